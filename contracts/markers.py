@@ -1,0 +1,85 @@
+"""The commit marker: the one small object that ends a stage and wakes the next."""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from contracts.errors import BadWork
+from contracts.states import Layer, Reason
+
+SCHEMA_VERSION = 1
+PREFIX = "_commits/"
+
+
+class SourceResult(BaseModel):
+    """What a stage did with one version of one bronze object.
+
+    Rows in = rows accepted + rows rejected (I3), unless the file was refused as a whole.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str
+    key: str
+    etag: str
+    size: int = Field(default=0, ge=0)
+    rows_in: int = Field(default=0, ge=0)
+    rows_accepted: int = Field(default=0, ge=0)
+    rows_rejected: int = Field(default=0, ge=0)
+    refused: Reason | None = None
+    """Set when the file as a whole did not get in: quarantined, or ignored as superseded or gone."""
+    detail: str = ""
+    """For a person: what was found and what was expected. No row data."""
+
+    @model_validator(mode="after")
+    def _accounted(self) -> SourceResult:
+        if self.refused is None and self.rows_in != self.rows_accepted + self.rows_rejected:
+            raise ValueError(
+                f"{self.rows_in} rows in, but {self.rows_accepted} accepted + {self.rows_rejected} rejected"
+            )
+        return self
+
+
+class CommitMarker(BaseModel):
+    """What one batch did to one layer. Written after the Iceberg commit, under `_commits/<table>/`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    layer: Layer
+    dataset: str
+    table: str
+    """The layer's main table, for example `silver.nyc_yellow`."""
+    snapshot_id: int | None
+    """None when every file of the batch was refused and nothing was committed."""
+    parent_id: int | None = None
+    batch_id: str
+    dag_id: str = ""
+    run_id: str = ""
+    """Empty when the job ran without Airflow."""
+    started_at: AwareDatetime
+    committed_at: AwareDatetime
+    sources: tuple[SourceResult, ...]
+
+    @property
+    def key(self) -> str:
+        """The marker's object key in its layer's bucket; the same batch writes the same object."""
+        return f"{PREFIX}{self.table.rsplit('.', 1)[-1]}/{self.snapshot_id or 'none'}-{self.batch_id}.json"
+
+
+def parse_marker(value: bytes | None) -> CommitMarker:
+    """Parse a commit marker.
+
+    Raises:
+        BadWork: not a commit marker, or one of a newer schema version.
+    """
+    try:
+        marker = CommitMarker.model_validate_json(value or b"")
+    except ValidationError as error:
+        raise BadWork(f"The object is not a commit marker: {error.error_count()} fields are malformed.") from error
+    if marker.schema_version > SCHEMA_VERSION:
+        raise BadWork(
+            f"The commit marker has schema version {marker.schema_version}; this code knows up to {SCHEMA_VERSION}. "
+            "Upgrade this part, then redrive the message."
+        )
+    return marker

@@ -1,0 +1,171 @@
+"""The settings of a stack: one model, read from the environment and from the stack's secrets file.
+
+Environment variables begin with `SLUICE_`. Secrets come from the environment or from
+`$SLUICE_HOME/secrets.env` (mode 0600), which the first start makes; nothing else holds them.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT = Path(__file__).resolve().parent.parent
+SECRETS_FILE = "secrets.env"
+HOST = "127.0.0.1"
+
+# Where users of these servers look first. The order fixes the offsets from SLUICE_PORT_BASE.
+USUAL_PORTS = {
+    "minio": 9000,
+    "minio_console": 9001,
+    "kafka": 9092,
+    "kafka_controller": 9093,
+    "postgres": 5442,
+    "spark_master": 7077,
+    "spark_master_ui": 8081,
+    "spark_worker": 7078,
+    "spark_worker_ui": 8082,
+    "spark_connect": 15002,
+    "spark_connect_ui": 4040,
+    "airflow": 8080,
+    "airflow_scheduler_health": 8974,
+    "airflow_worker_log": 8793,
+    "airflow_triggerer_log": 8794,
+    "router_metrics": 9108,
+}
+
+
+class Ports(BaseModel):
+    """The ports of a stack, all on the loopback address."""
+
+    model_config = ConfigDict(frozen=True)
+
+    minio: int
+    minio_console: int
+    kafka: int
+    kafka_controller: int
+    postgres: int
+    spark_master: int
+    spark_master_ui: int
+    spark_worker: int
+    spark_worker_ui: int
+    spark_connect: int
+    spark_connect_ui: int
+    airflow: int
+    airflow_scheduler_health: int
+    airflow_worker_log: int
+    airflow_triggerer_log: int
+    router_metrics: int
+
+
+def ports_from(base: int | None) -> Ports:
+    """The usual ports, or `base`, `base + 1`, … in the order of `USUAL_PORTS`."""
+    if base is None:
+        return Ports(**USUAL_PORTS)
+    return Ports(**{name: base + offset for offset, name in enumerate(USUAL_PORTS)})
+
+
+class Settings(BaseSettings):
+    """Everything that differs between two stacks."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", frozen=True)
+
+    home: Path = PROJECT / ".sluice"
+    """Where a stack keeps its data, logs and secrets."""
+    cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sluice"
+    """Servers that were built or fetched once, shared by all stacks of a user."""
+    port_base: int | None = Field(default=None, ge=1024, le=65000)
+    """First of a block of ports; the usual ports when unset."""
+    contracts_dir: Path = PROJECT / "contracts" / "datasets"
+
+    s3_region: str = "us-east-1"
+    postgres_superuser: str = "sluice"
+
+    minio_root_user: str = "sluice-admin"
+    minio_root_password: SecretStr = SecretStr("")
+    ingest_access_key: str = "sluice-ingest"
+    ingest_secret_key: SecretStr = SecretStr("")
+    spark_access_key: str = "sluice-spark"
+    spark_secret_key: SecretStr = SecretStr("")
+    consumers_access_key: str = "sluice-consumers"
+    consumers_secret_key: SecretStr = SecretStr("")
+    reader_access_key: str = "sluice-reader"
+    reader_secret_key: SecretStr = SecretStr("")
+    """Reads silver and gold, nothing else; `sluice sql` signs in with it."""
+
+    postgres_password: SecretStr = SecretStr("")
+    """Of the superuser; used by the bootstrap alone."""
+    ledger_password: SecretStr = SecretStr("")
+    """Postgres role `ledger`: the schema of that name in database `lake`."""
+    catalog_password: SecretStr = SecretStr("")
+    """Postgres role `catalog`: Iceberg's JDBC catalog in database `lake`."""
+    reader_password: SecretStr = SecretStr("")
+    """Postgres role `reader`: may read the catalog's tables, nothing else."""
+    airflow_db_password: SecretStr = SecretStr("")
+    """Postgres role `airflow`: database `airflow`."""
+
+    airflow_admin_user: str = "admin"
+    airflow_admin_password: SecretStr = SecretStr("")
+    airflow_service_user: str = "sluice-listener"
+    airflow_service_password: SecretStr = SecretStr("")
+    airflow_fernet_key: SecretStr = SecretStr("")
+    airflow_jwt_secret: SecretStr = SecretStr("")
+    airflow_secret_key: SecretStr = SecretStr("")
+
+    tlc_base_url: str = "https://d37ci6vzurychx.cloudfront.net/trip-data"
+    """Where the TLC publishes its months."""
+
+    spark_cores: int = Field(default_factory=lambda: os.cpu_count() or 2, ge=1)
+    """Cores of the warm Spark Connect application."""
+    spark_driver_memory: str = "1g"
+    spark_executor_memory: str = "2g"
+
+    @cached_property
+    def ports(self) -> Ports:
+        """The ports of this stack."""
+        return ports_from(self.port_base)
+
+    @property
+    def s3_endpoint(self) -> str:
+        """`host:port` of MinIO."""
+        return f"{HOST}:{self.ports.minio}"
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """`host:port` of the Kafka broker."""
+        return f"{HOST}:{self.ports.kafka}"
+
+    @property
+    def spark_remote(self) -> str:
+        """Address of the Spark Connect server."""
+        return f"sc://{HOST}:{self.ports.spark_connect}"
+
+    @property
+    def spark_master_url(self) -> str:
+        """Address of the standalone master."""
+        return f"spark://{HOST}:{self.ports.spark_master}"
+
+    @property
+    def airflow_url(self) -> str:
+        """Address of the Airflow UI and REST API."""
+        return f"http://{HOST}:{self.ports.airflow}"
+
+    def postgres_url(self, role: str, database: str, driver: str = "postgresql") -> str:
+        """Connection URL of a role; holds the role's password, so never log it."""
+        password = {
+            self.postgres_superuser: self.postgres_password,
+            "ledger": self.ledger_password,
+            "catalog": self.catalog_password,
+            "reader": self.reader_password,
+            "airflow": self.airflow_db_password,
+        }[role].get_secret_value()
+        return f"{driver}://{role}:{password}@{HOST}:{self.ports.postgres}/{database}"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment and from the secrets file of `SLUICE_HOME`, if there is one."""
+    home = Path(os.environ.get("SLUICE_HOME") or PROJECT / ".sluice").expanduser().resolve()
+    return Settings(_env_file=home / SECRETS_FILE, home=home)  # type: ignore[call-arg]

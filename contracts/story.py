@@ -1,0 +1,58 @@
+"""The story of one file, as `sluice why` tells it. Field names are public: others script against them."""
+
+from __future__ import annotations
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, field_serializer
+
+from contracts.events import utc_millis
+from contracts.states import FileState, Hop, Layer, Reason
+
+
+class Passage(BaseModel):
+    """One hop of a file's way."""
+
+    model_config = ConfigDict(frozen=True)
+
+    hop: Hop
+    at: AwareDatetime
+    layer: Layer | None = None
+    run_id: str | None = None
+    detail: str | None = None
+
+    @field_serializer("at")
+    def _at(self, at: AwareDatetime) -> str:
+        return utc_millis(at)
+
+
+class LayerResult(BaseModel):
+    """What a layer holds of a file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: Layer
+    table: str
+    dag_id: str | None
+    run_id: str | None
+    snapshot_id: int | None
+    rows_in: int
+    rows_accepted: int
+    rows_rejected: int
+
+
+class FileStory(BaseModel):
+    """What became of one version of one bronze object."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str
+    key: str
+    etag: str
+    size: int
+    dataset: str | None
+    state: FileState
+    reason: Reason | None
+    detail: str | None
+    timeline: tuple[Passage, ...]
+    """In order of time."""
+    layers: tuple[LayerResult, ...]
+    """Silver first."""

@@ -1,0 +1,112 @@
+"""Work messages (Kafka) and batches (one DAG run each)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from contracts.errors import BadWork
+from contracts.states import Layer
+
+SCHEMA_VERSION = 1
+
+
+class WorkItem(BaseModel):
+    """One version of one bronze object that a layer has to take in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bucket: str
+    key: str
+    etag: str
+    size: int = Field(default=0, ge=0)
+    """Bytes of the bronze object."""
+    version: str
+    """What makes this work new: for silver the event's sequencer, for gold the silver snapshot id."""
+    rows: int | None = Field(default=None, ge=0)
+    """Rows to expect: for gold the rows that silver accepted; unknown for silver."""
+
+    @property
+    def uri(self) -> str:
+        """`bucket/key`, the KEY of the command line."""
+        return f"{self.bucket}/{self.key}"
+
+
+class WorkMessage(BaseModel):
+    """A message of `lake.bronze.work` or `lake.silver.work`: files for one dataset's next stage."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    layer: Layer
+    """The layer to be written."""
+    dataset: str
+    items: tuple[WorkItem, ...] = Field(min_length=1)
+    at: AwareDatetime
+
+
+class Batch(BaseModel):
+    """What one DAG run of a stage works on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_id: str
+    layer: Layer
+    dataset: str
+    items: tuple[WorkItem, ...] = Field(min_length=1)
+
+    @property
+    def run_id(self) -> str:
+        """The DAG run's id: it names the file or the number of files, and the batch.
+
+        Airflow accepts `^[A-Za-z0-9_.~:+-]+$` up to 250 characters.
+        """
+        name = self.items[0].key.rsplit("/", 1)[-1] if len(self.items) == 1 else f"{len(self.items)}_files"
+        readable = re.sub(r"[^A-Za-z0-9_.~:+-]+", "_", name)[:120]
+        return f"{readable}__{self.batch_id}"
+
+    @property
+    def dag_id(self) -> str:
+        """The stage's DAG."""
+        return stage_dag_id(self.dataset, self.layer)
+
+
+def make_batch(layer: Layer, dataset: str, items: Iterable[WorkItem]) -> Batch:
+    """Make a batch whose id comes from its content, so the same files make the same id.
+
+    Later versions of one object replace earlier ones in the batch.
+    """
+    newest: dict[tuple[str, str], WorkItem] = {}
+    for item in items:
+        newest[item.bucket, item.key] = item
+    chosen = tuple(newest[name] for name in sorted(newest))
+    digest = hashlib.sha256(f"{layer}\0{dataset}".encode())
+    for item in chosen:
+        digest.update("\0".join(("", item.bucket, item.key, item.etag, item.version)).encode())
+    return Batch(batch_id=digest.hexdigest()[:12], layer=layer, dataset=dataset, items=chosen)
+
+
+def stage_dag_id(dataset: str, layer: Layer) -> str:
+    """The DAG that writes `layer` of `dataset`, for example `nyc_yellow_to_silver`."""
+    return f"{dataset}_to_{layer}"
+
+
+def parse_work(value: bytes | None) -> WorkMessage:
+    """Parse a work message.
+
+    Raises:
+        BadWork: not a work message, or one of a newer schema version.
+    """
+    try:
+        message = WorkMessage.model_validate_json(value or b"")
+    except ValidationError as error:
+        raise BadWork(f"The message is not a work message: {error.error_count()} fields are malformed.") from error
+    if message.schema_version > SCHEMA_VERSION:
+        raise BadWork(
+            f"The work message has schema version {message.schema_version}; this code knows up to {SCHEMA_VERSION}. "
+            "Upgrade this part, then redrive the message."
+        )
+    return message

@@ -1,0 +1,103 @@
+"""Airflow's configuration as environment variables, the same for its four parts and its bootstrap."""
+
+from __future__ import annotations
+
+import json
+
+from contracts.settings import HOST, PROJECT, Settings
+
+KAFKA_CONNECTION = "sluice_kafka"
+
+
+def airflow_environment(settings: Settings) -> dict[str, str]:
+    """What the api-server, scheduler, dag-processor and triggerer find in their environment.
+
+    Holds passwords and keys: pass it as a process's environment, never on a command line or to a log.
+    Start `scheduler` and `triggerer` with `--skip-serve-logs`: their log servers would listen on all
+    addresses and no option says otherwise, while the api-server reads the same log folder anyway.
+    """
+    return {
+        "AIRFLOW_HOME": str(settings.home / "airflow"),
+        "SLUICE_HOME": str(settings.home),
+        "PYTHONPATH": str(PROJECT),
+        "PYTHONWARNINGS": "ignore",
+        **_core(settings),
+        **_web(settings),
+        **_pace(settings),
+        **_connections(settings),
+    }
+
+
+def _core(settings: Settings) -> dict[str, str]:
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        # Each of them is a process that is forked at start; 32 by default.
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "airflow" / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "airflow" / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "AIRFLOW__CORE__FERNET_KEY": settings.airflow_fernet_key.get_secret_value(),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow_url}/execution/",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": settings.postgres_url("airflow", "airflow", "postgresql+psycopg2"),
+        "AIRFLOW__DATABASE__EXTERNAL_DB_MANAGERS": "airflow.providers.fab.auth_manager.models.db.FABDBManager",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(settings.home / "airflow" / "logs"),
+        "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(settings.ports.airflow_worker_log),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(settings.ports.airflow_triggerer_log),
+    }
+
+
+def _web(settings: Settings) -> dict[str, str]:
+    return {
+        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__PORT": str(settings.ports.airflow),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__BASE_URL": settings.airflow_url,
+        "AIRFLOW__API__INSTANCE_NAME": "Sluice",
+        "AIRFLOW__API__SECRET_KEY": settings.airflow_secret_key.get_secret_value(),
+        "AIRFLOW__API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
+        "AIRFLOW__FAB__ENABLE_PROXY_FIX": "False",
+    }
+
+
+def _pace(settings: Settings) -> dict[str, str]:
+    """Short waits where a file's way passes, long ones elsewhere."""
+    return {
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "True",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": HOST,
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(settings.ports.airflow_scheduler_health),
+        # A killed scheduler's tasks are taken up by the next one within half a minute instead of 5 minutes.
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        # Kill -9 of the triggerer to the next message: 6 s with these two, 24 s by default (measured).
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
+        # A new contract shows as a new DAG after this many seconds; parsing costs about 1 s of one core.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+        "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "AIRFLOW__DAG_PROCESSOR__PRINT_STATS_INTERVAL": "300",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+
+
+def _connections(settings: Settings) -> dict[str, str]:
+    kafka = {
+        "bootstrap.servers": settings.kafka_bootstrap,
+        "group.id": "sluice",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": 6000,
+        "heartbeat.interval.ms": 2000,
+        "fetch.wait.max.ms": 100,
+        "reconnect.backoff.max.ms": 1000,
+    }
+    spark = {"conn_type": "spark", "host": f"spark://{HOST}", "port": settings.ports.spark_master}
+    return {
+        f"AIRFLOW_CONN_{KAFKA_CONNECTION.upper()}": json.dumps({"conn_type": "kafka", "extra": kafka}),
+        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(spark),
+    }

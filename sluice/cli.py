@@ -1,0 +1,284 @@
+"""The command line. It calls the packages and shows what they answer; it decides nothing.
+
+Exit codes: 0 done, 2 wrong usage, 3 not running, 4 the file ended in quarantine, 5 timed out, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from contracts import errors
+from contracts.settings import Settings, load_settings
+from sluice import render
+
+app = typer.Typer(
+    help="Drop a file into the bucket bronze, and it reaches gold by itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+QUARANTINED = 4
+
+
+def exit_code(error: errors.SluiceError) -> int:
+    """The exit code that stands for an error."""
+    if isinstance(error, errors.UsageError | errors.UnknownDataset | errors.ContractError):
+        return 2
+    if isinstance(error, errors.NotRunning | errors.ServiceUnavailable):
+        return 3
+    return 5 if isinstance(error, errors.WaitTimedOut) else 1
+
+
+@contextmanager
+def _told(as_json: bool) -> Iterator[None]:
+    """Turn our errors into one clear line (or a JSON object) and the exit code."""
+    try:
+        yield
+    except errors.SluiceError as error:
+        if as_json:
+            _print_json({"error": type(error).__name__, "message": error.message})
+        else:
+            render.problem(error.message)
+        raise typer.Exit(exit_code(error)) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+    except BrokenPipeError as error:
+        sys.stderr.close()
+        raise typer.Exit(0) from error
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, default=render.plain, ensure_ascii=False))
+
+
+def _say(as_json: bool) -> Any:
+    return (lambda line: print(line, file=sys.stderr)) if as_json else render.step
+
+
+def _running() -> Settings:
+    from sluice.stack import require_running
+
+    settings = load_settings()
+    require_running(settings)
+    return settings
+
+
+@app.command()
+def up(as_json: Json = False) -> None:
+    """Start every server and bootstrap it; safe to repeat."""
+    with _told(as_json):
+        from sluice import stack
+
+        settings = stack.up(_say(as_json))
+        _show_status(stack.status(settings), as_json)
+
+
+@app.command()
+def down(as_json: Json = False) -> None:
+    """Stop every server; the data stays."""
+    with _told(as_json):
+        from sluice import stack
+
+        stack.down(_say(as_json))
+        _print_json({"running": False}) if as_json else render.step("stopped; nothing is left running")
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show every server: whether it does its job, where it is, what it takes."""
+    with _told(as_json):
+        from sluice import stack
+
+        found = stack.status(load_settings())
+        _show_status(found, as_json)
+        if all(service.state == "stopped" for service in found.services):
+            raise typer.Exit(3)
+
+
+def _show_status(found: Any, as_json: bool) -> None:
+    _print_json(found.model_dump()) if as_json else render.status(found)
+
+
+@app.command()
+def install(as_json: Json = False) -> None:
+    """Obtain the servers: build MinIO, fetch Kafka's and Spark's jars, install Java where it may."""
+    with _told(as_json):
+        from sluice.install import install_servers
+
+        settings = load_settings()
+        install_servers(settings.cache, _say(as_json))
+        _print_json({"cache": str(settings.cache)}) if as_json else render.step(f"servers are in {settings.cache}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check what a start needs: Java, ports, memory, disk; each finding has its remedy."""
+    with _told(as_json):
+        from dataclasses import asdict
+
+        from sluice import supervisor
+        from sluice.doctor import examine
+
+        settings = load_settings()
+        findings = examine(settings, stack_is_up=supervisor.running(settings))
+        good = all(finding.ok for finding in findings)
+        if as_json:
+            _print_json({"ok": good, "findings": [asdict(finding) for finding in findings]})
+        else:
+            render.findings(findings)
+        raise typer.Exit(0 if good else 1)
+
+
+@app.command()
+def drop(
+    file: Annotated[Path, typer.Argument(help="The file to drop.")],
+    dataset: Annotated[str, typer.Option(help="Name of its dataset, for example nyc_yellow.")],
+    key: Annotated[str | None, typer.Option(help="Object key; <dataset>/<file name> by default.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the file has reached gold, or ended.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 600.0,
+    as_json: Json = False,
+) -> None:
+    """Put a file into bronze. Nothing else starts the work: its arrival does."""
+    with _told(as_json):
+        from sluice import files
+
+        settings = _running()
+        story = files.drop(settings, file, dataset, key, wait_seconds=timeout if wait else None)
+        if isinstance(story, dict):
+            _print_json(story) if as_json else render.step(f"dropped {story['bucket']}/{story['key']}")
+            return
+        _print_json(story.model_dump(mode="json")) if as_json else render.story(story)
+        raise typer.Exit(QUARANTINED if story.state == "quarantined" else 0)
+
+
+@app.command()
+def why(
+    key: Annotated[str | None, typer.Argument(help="bronze/<key>")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List files instead of telling one's story.")] = False,
+    state: Annotated[str | None, typer.Option(help="With --list: only this state.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="With --list: only this dataset.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="With --list: only files seen since then (UTC).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what became of a file: every hop with its time, every layer with its rows."""
+    with _told(as_json):
+        from sluice import files
+
+        settings = _running()
+        if list_:
+            stories = files.list_stories(settings, state, dataset, since)
+            _print_json([item.model_dump(mode="json") for item in stories]) if as_json else render.stories(stories)
+            return
+        if key is None:
+            raise errors.UsageError("Name a file, as bronze/<key>, or use --list.")
+        story = files.story(settings, key)
+        _print_json(story.model_dump(mode="json")) if as_json else render.story(story)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help='For example: "select count(*) from gold.nyc_yellow_features"')],
+    as_json: Json = False,
+) -> None:
+    """Query silver and gold."""
+    with _told(as_json):
+        from sluice.query import run_query
+
+        columns, rows = run_query(_running(), query)
+        if as_json:
+            _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        else:
+            render.rows(columns, rows)
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="A name from `sluice status`.")],
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a server's log."""
+    with _told(as_json):
+        from sluice.logs import follow_lines, last_lines
+
+        settings = load_settings()
+        shown = last_lines(settings, service, lines)
+        if as_json:
+            _print_json({"service": service, "lines": shown})
+            return
+        for line in shown:
+            print(line)
+        if follow:
+            for line in follow_lines(settings, service):
+                print(line, flush=True)
+
+
+@app.command()
+def topics(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show messages as they come.")] = False,
+    topic: Annotated[list[str] | None, typer.Option(help="Only this topic; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the Kafka topics and how far each consumer group is behind."""
+    with _told(as_json):
+        from consumers import broker
+        from consumers.topics import ALL_TOPICS
+
+        settings = _running()
+        names = topic or list(ALL_TOPICS)
+        if not follow:
+            found = broker.topics_overview(settings.kafka_bootstrap, names)
+            _print_json([item.model_dump(mode="json") for item in found]) if as_json else render.topics(found)
+            return
+        for message in broker.follow(settings.kafka_bootstrap, names):
+            _print_json(message.model_dump(mode="json")) if as_json else render.message(message)
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Print shell exports, so that mc, the aws command line and boto3 work: eval "$(sluice env)"."""
+    with _told(as_json):
+        from sluice.environment import shell_exports, user_environment
+
+        settings = load_settings()
+        if not settings.ingest_secret_key.get_secret_value():
+            raise errors.NotRunning("This stack has no passwords yet. Start it with: sluice up")
+        variables = user_environment(settings)
+        _print_json(variables) if as_json else print(shell_exports(variables))
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Literal["auto", "tlc", "sample"], typer.Option(help="auto tries the TLC's site, then makes a sample.")
+    ] = "auto",
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the generated sample.")] = 3_000_000,
+    year: int = 2025,
+    month: Annotated[int, typer.Option(min=1, max=12)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Start everything, drop a month of yellow-taxi data, and watch it reach gold."""
+    with _told(as_json):
+        from sluice.demo import run_demo
+
+        story = run_demo(source, rows, year, month, as_json)
+        if as_json:
+            _print_json(story.model_dump(mode="json"))
+        raise typer.Exit(QUARANTINED if story.state == "quarantined" else 0)
+
+
+def main() -> None:
+    """Entry point of the program `sluice`."""
+    app()

@@ -1,0 +1,35 @@
+"""The environment that a user's own tools need to reach a stack."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from contracts.settings import Settings
+
+
+def user_environment(settings: Settings) -> dict[str, str]:
+    """Variables for S3 clients (as the ingest user), and the logins of the two consoles."""
+    endpoint = f"http://{settings.s3_endpoint}"
+    key, secret = settings.ingest_access_key, settings.ingest_secret_key.get_secret_value()
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_REGION": settings.s3_region,
+        "AWS_DEFAULT_REGION": settings.s3_region,
+        "MC_HOST_sluice": f"http://{key}:{secret}@{settings.s3_endpoint}",
+        "SLUICE_HOME": str(settings.home),
+        **({"SLUICE_PORT_BASE": str(settings.port_base)} if settings.port_base is not None else {}),
+        "SLUICE_AIRFLOW_URL": settings.airflow_url,
+        "SLUICE_AIRFLOW_ADMIN_USER": settings.airflow_admin_user,
+        "SLUICE_AIRFLOW_ADMIN_PASSWORD": settings.airflow_admin_password.get_secret_value(),
+        "SLUICE_MINIO_CONSOLE_URL": f"http://127.0.0.1:{settings.ports.minio_console}",
+        "SLUICE_MINIO_ROOT_USER": settings.minio_root_user,
+        "SLUICE_MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
+    }
+
+
+def shell_exports(variables: Mapping[str, str]) -> str:
+    """The variables as lines for a POSIX shell's `eval`."""
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())

@@ -1,0 +1,104 @@
+"""Reads silver and gold with DuckDB, in this process: the catalog says where a table's newest metadata lies."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import NotRunning, UsageError
+from contracts.settings import Settings
+
+EXTENSIONS = ("avro", "httpfs", "iceberg")
+
+
+def run_query(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one SQL statement over the tables of silver and gold.
+
+    Returns:
+        Column names, and rows in the order that the statement gives.
+
+    Raises:
+        UsageError: DuckDB refuses the statement, or a table does not exist; names those that do.
+        NotRunning: the catalog or MinIO does not answer.
+    """
+    import duckdb
+
+    locations = _metadata_locations(settings)
+    link = duckdb.connect()
+    try:
+        _load_extensions(link)
+        _sign_in(link, settings)
+        for schema in ("silver", "gold"):
+            link.execute(f"create schema {schema}")
+        for name in _named_tables(link, query) & set(locations):
+            schema, table = name
+            location = locations[name].replace("'", "''")
+            link.execute(f"create view {schema}.\"{table}\" as select * from iceberg_scan('{location}')")  # noqa: S608 - names and location come from the catalog
+        cursor = link.execute(query)
+        return [column[0] for column in cursor.description or []], cursor.fetchall()
+    except (duckdb.HTTPException, duckdb.IOException) as error:
+        raise NotRunning(f"MinIO on {settings.s3_endpoint} could not be read: {_first_line(error)}") from error
+    except duckdb.CatalogException as error:
+        known = ", ".join(sorted(f"{schema}.{table}" for schema, table in locations)) or "none yet; drop a file first"
+        raise UsageError(f"{_first_line(error)} Tables: {known}.") from error
+    except duckdb.Error as error:
+        raise UsageError(f"The statement is not valid: {error}") from error
+    finally:
+        link.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _metadata_locations(settings: Settings) -> dict[tuple[str, str], str]:
+    import psycopg
+
+    try:
+        with psycopg.connect(settings.postgres_url("reader", "lake"), connect_timeout=3) as link:
+            rows = link.execute(
+                "select table_namespace, table_name, metadata_location from public.iceberg_tables"
+                " where catalog_name = 'lake' and metadata_location is not null"
+            ).fetchall()
+    except psycopg.errors.UndefinedTable:
+        return {}
+    except psycopg.OperationalError as error:
+        raise NotRunning("The catalog in Postgres does not answer. Start the stack with: sluice up") from error
+    return {(schema, table): location for schema, table, location in rows}
+
+
+def _load_extensions(link: Any) -> None:
+    # From the installed wheels by path: DuckDB shall fetch nothing by itself.
+    link.execute("set autoinstall_known_extensions = false")
+    link.execute("set autoload_known_extensions = false")
+    for name in EXTENSIONS:
+        spec = find_spec(f"duckdb_extension_{name}")
+        if spec is None or spec.origin is None:
+            raise UsageError(f"The wheel duckdb-extension-{name} is not installed; run: make setup")
+        found = sorted(Path(spec.origin).parent.glob(f"extensions/*/{name}.duckdb_extension"))
+        link.load_extension(str(found[-1]))
+
+
+def _sign_in(link: Any, settings: Settings) -> None:
+    secret = settings.reader_secret_key.get_secret_value()
+    link.execute(
+        "create secret (type s3, provider config, key_id $key, secret $secret, region $region,"
+        " endpoint $endpoint, url_style 'path', use_ssl false)",
+        {
+            "key": settings.reader_access_key,
+            "secret": secret,
+            "region": settings.s3_region,
+            "endpoint": settings.s3_endpoint,
+        },
+    )
+
+
+def _named_tables(link: Any, query: str) -> set[tuple[str, str]]:
+    """The `schema.table` names of a statement. Only these become views: each costs a read of its metadata."""
+    names = set()
+    for name in link.get_table_names(query, qualified=True):
+        parts = [part.strip('"') for part in name.split(".")]
+        if len(parts) >= 2:
+            names.add((parts[-2], parts[-1]))
+    return names

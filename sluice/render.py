@@ -1,0 +1,200 @@
+"""How answers look in a terminal. No I/O but printing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from contracts.states import FileState
+from contracts.story import FileStory
+
+console = Console(highlight=False)
+_errors = Console(stderr=True, highlight=False)
+_STYLE = {
+    "running": "green", "starting": "yellow", "unhealthy": "red", "failed": "red", "stopped": "dim",
+    FileState.DONE: "green", FileState.RECEIVED: "yellow", FileState.QUARANTINED: "red", FileState.IGNORED: "dim",
+}  # fmt: skip
+MOST_ROWS = 200
+"""A terminal's worth; `--json` gives all of them."""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers stay numbers, moments become ISO 8601."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value)
+
+
+def step(line: str) -> None:
+    """One step of a longer command."""
+    console.print(Text.assemble(("  ", ""), (line, "")))
+
+
+def heading(line: str) -> None:
+    """The title of a part."""
+    console.print()
+    console.print(Text(line, style="bold"))
+
+
+def problem(message: str) -> None:
+    """An error, on standard error."""
+    _errors.print(Text(message, style="red"), soft_wrap=True)
+
+
+def status(found: Any) -> None:
+    """The table of `sluice status`."""
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (
+        ("SERVICE", "left"),
+        ("STATE", "left"),
+        ("PID", "right"),
+        ("MEMORY", "right"),
+        ("URL", "left"),
+    ):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for item in found.services:
+        table.add_row(
+            item.name, Text(item.state, style=_STYLE.get(item.state, "")), str(item.pid or ""),
+            f"{item.memory_mb} MB" if item.memory_mb else "", item.url or "",
+        )  # fmt: skip
+    console.print(table)
+    total = sum(item.memory_mb for item in found.services)
+    word = Text("ready", style="green") if found.ready else Text("not ready", style="red")
+    console.print(Text.assemble(word, f", {total / 1024:.1f} GB in use" if total else ""))
+
+
+def findings(items: Iterable[Any]) -> None:
+    """The lines of `sluice doctor`."""
+    for item in items:
+        mark = Text("ok   ", style="green") if item.ok else Text("fail ", style="red")
+        line = f"{item.check}: {item.found}"
+        console.print(Text.assemble(mark, line if item.ok else f"{line}. {item.remedy}"), soft_wrap=True)
+
+
+def story_view(story: FileStory) -> RenderableType:
+    """A file's story on one screen."""
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (f"{story.bucket}/{story.key}", "bold"), f"  {story.size:,} bytes, etag {story.etag}, dataset ",
+            story.dataset or "none",
+        ),
+        Text.assemble("state ", (story.state, _STYLE.get(story.state, ""))),
+    ]  # fmt: skip
+    if story.reason is not None:
+        parts.append(Text.assemble("reason ", (story.reason, "bold"), f": {story.detail or ''}"))
+        parts.append(Text(f"what to do: {story.reason.advice}"))
+    parts += [Text(""), _timeline(story)]
+    if story.layers:
+        parts += [Text(""), _layers(story)]
+    return Group(*parts)
+
+
+def story(story: FileStory) -> None:
+    """Print a file's story."""
+    console.print(story_view(story))
+
+
+def _timeline(story: FileStory) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (
+        ("HOP", "left"),
+        ("LAYER", "left"),
+        ("AT (UTC)", "left"),
+        ("AFTER", "right"),
+        ("WHAT", "left"),
+    ):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    start = story.timeline[0].at if story.timeline else None
+    for passage in story.timeline:
+        after = f"{(passage.at - start).total_seconds():.2f} s" if start else ""
+        at = passage.at.strftime("%H:%M:%S.") + f"{passage.at.microsecond // 1000:03d}"
+        table.add_row(passage.hop, passage.layer or "", at, after, passage.detail or passage.run_id or "")
+    return table
+
+
+def _layers(story: FileStory) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (
+        ("LAYER", "left"), ("TABLE", "left"), ("ROWS IN", "right"), ("ACCEPTED", "right"), ("REJECTED", "right"),
+        ("SNAPSHOT", "right"), ("DAG RUN", "left"),
+    ):  # fmt: skip
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for layer in story.layers:
+        table.add_row(
+            layer.layer, layer.table, f"{layer.rows_in:,}", f"{layer.rows_accepted:,}", f"{layer.rows_rejected:,}",
+            str(layer.snapshot_id or ""), f"{layer.dag_id or ''} {layer.run_id or ''}".strip(),
+        )  # fmt: skip
+    return table
+
+
+def stories(items: Sequence[FileStory]) -> None:
+    """The list of `sluice why --list`."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("STATE", "FILE", "DATASET", "REASON", "LAST HOP (UTC)"):
+        table.add_column(title, overflow="fold")
+    for item in items:
+        last = item.timeline[-1].at.strftime("%Y-%m-%d %H:%M:%S") if item.timeline else ""
+        table.add_row(
+            Text(item.state, style=_STYLE.get(item.state, "")), f"{item.bucket}/{item.key}", item.dataset or "",
+            item.reason or "", last,
+        )  # fmt: skip
+    console.print(table if items else "no file matches")
+
+
+def rows(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
+    """A query's answer."""
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(columns):
+        number = bool(values) and isinstance(values[0][index], int | float | Decimal)
+        table.add_column(Text(name), justify="right" if number else "left", overflow="fold")
+    for row in values[:MOST_ROWS]:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    console.print(table)
+    if len(values) > MOST_ROWS:
+        console.print(f"... {len(values) - MOST_ROWS:,} more rows; --json prints all")
+
+
+def topics(items: Iterable[Any]) -> None:
+    """The table of `sluice topics`."""
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (
+        ("TOPIC", "left"), ("PARTITIONS", "right"), ("MESSAGES", "right"), ("GROUP", "left"), ("LAG", "right"),
+    ):  # fmt: skip
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for item in items:
+        groups = list(item.lag.items()) or [("", "")]
+        for index, (group, lag) in enumerate(groups):
+            first = (item.topic, str(item.partitions), f"{item.messages:,}") if index == 0 else ("", "", "")
+            table.add_row(*first, group, str(lag))
+    console.print(table)
+
+
+def message(item: Any) -> None:
+    """One Kafka message of `sluice topics --follow`."""
+    console.print(
+        Text.assemble(
+            (f"{item.topic}[{item.partition}]@{item.offset}", "cyan"), f" {item.at:%H:%M:%S.%f}"[:-3] + " ",
+            (item.key or "", "bold"), f" {item.value}",
+        ),
+        soft_wrap=True,
+    )  # fmt: skip
+
+
+def key_values(pairs: Iterable[tuple[str, str]]) -> None:
+    """Names and values, aligned."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(Text(name, style="dim"), Text(value))
+    console.print(table)

@@ -1,0 +1,46 @@
+"""The one file that holds a stack's passwords, made at the first start with mode 0600."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from contracts.settings import SECRETS_FILE, Settings
+
+# Airflow's Fernet key has a form of its own: 32 bytes in URL-safe base64.
+_FERNET = "airflow_fernet_key"
+
+
+def ensure_secrets(home: Path) -> Path:
+    """Make the passwords that the secrets file of `home` lacks; those that are there stay.
+
+    Returns:
+        The file, with one `SLUICE_<NAME>=<value>` a line, readable by its owner alone.
+    """
+    path = home / SECRETS_FILE
+    home.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    have = {line.partition("=")[0] for line in lines}
+    for name, field in Settings.model_fields.items():
+        variable = f"SLUICE_{name.upper()}"
+        if field.annotation is SecretStr and variable not in have:
+            lines.append(f"{variable}={_new_secret(name)}")
+    # Written beside and renamed, so that a crash leaves the old file or the new one.
+    draft = path.with_suffix(".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+    return path
+
+
+def _new_secret(name: str) -> str:
+    if name == _FERNET:
+        return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    # Hexadecimal: safe in URLs, shells and property files alike. 40 characters is MinIO's upper limit for a key.
+    return secrets.token_hex(20)

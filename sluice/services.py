@@ -1,0 +1,197 @@
+"""The servers of a stack: how each is started, and how one sees that it does its job.
+
+`command` is pure: settings in, command and environment out. Secrets go into the environment of the one
+process that needs them, or into files of mode 0600; never onto a command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from contracts.settings import HOST, PROJECT, Settings
+from ingest.bootstrap import notification_environment
+from sluice import install, kafka_server, postgres_server
+from sluice.airflow_config import airflow_environment
+
+LOGGING = PROJECT / "compose" / "conf" / "log4j2.properties"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to execute, and with which environment beyond the inherited one."""
+
+    argv: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    user: str | None = None
+    """System user to become first; only Postgres needs it, and only when started by root."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One supervised process."""
+
+    name: str
+    wave: int
+    """Services of a wave start together, once all of the wave before are healthy."""
+    command: Callable[[Settings], Command]
+    port: str
+    """The field of `Ports` that tells that it listens."""
+    page: str = ""
+    """Path of the page that a person opens; empty when it has none."""
+    prepare: Callable[[Settings], None] | None = None
+    """Makes what the process needs before its first start; safe to repeat."""
+
+
+def _java(settings: Settings) -> str:
+    java = install.find_java()
+    return str(java.home) if java else os.environ.get("JAVA_HOME", "")
+
+
+def _minio(settings: Settings) -> Command:
+    ports, data = settings.ports, settings.home / "minio"
+    return Command(
+        [
+            str(install.minio_binary(settings.cache)), "server", str(data / "data"), "--quiet",
+            "--address", f"{HOST}:{ports.minio}", "--console-address", f"{HOST}:{ports.minio_console}",
+        ],
+        {
+            "MINIO_ROOT_USER": settings.minio_root_user,
+            "MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
+            "MINIO_REGION": settings.s3_region,
+            "MINIO_UPDATE": "off",
+            **notification_environment(settings, data / "events"),
+        },
+    )  # fmt: skip
+
+
+def _kafka(settings: Settings) -> Command:
+    return Command(kafka_server.argv(settings, _java(settings), LOGGING))
+
+
+def _postgres(settings: Settings) -> Command:
+    return Command(postgres_server.argv(settings), user=postgres_server.system_user())
+
+
+def _spark_environment(settings: Settings) -> dict[str, str]:
+    return {
+        "JAVA_HOME": _java(settings),
+        "SPARK_HOME": str(install.pyspark_home()),
+        "SPARK_CONF_DIR": str(LOGGING.parent),
+        "SPARK_LOCAL_IP": HOST,
+        "SPARK_PUBLIC_DNS": HOST,
+        "SPARK_DAEMON_MEMORY": "256m",
+        "SPARK_NO_DAEMONIZE": "1",
+        "SPARK_LOCAL_DIRS": str(settings.home / "spark" / "local"),
+        "PYSPARK_PYTHON": sys.executable,
+    }
+
+
+def _spark_credentials(settings: Settings) -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": settings.spark_access_key,
+        "AWS_SECRET_ACCESS_KEY": settings.spark_secret_key.get_secret_value(),
+        "AWS_REGION": settings.s3_region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def _spark_master(settings: Settings) -> Command:
+    ports = settings.ports
+    return Command(
+        [
+            str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.master.Master",
+            "--host", HOST, "--port", str(ports.spark_master), "--webui-port", str(ports.spark_master_ui),
+        ],
+        _spark_environment(settings),
+    )  # fmt: skip
+
+
+def _spark_worker(settings: Settings) -> Command:
+    ports = settings.ports
+    # The warm server holds its cores for good; as many again are offered to spark-submit applications.
+    return Command(
+        [
+            str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.worker.Worker",
+            "--host", HOST, "--port", str(ports.spark_worker), "--webui-port", str(ports.spark_worker_ui),
+            "--cores", str(2 * settings.spark_cores), "--memory", "6g",
+            "--work-dir", str(settings.home / "spark" / "work"), settings.spark_master_url,
+        ],
+        _spark_environment(settings)
+        | _spark_credentials(settings)
+        | {"SPARK_WORKER_OPTS": "-Dspark.worker.cleanup.enabled=true -Dspark.worker.cleanup.appDataTtl=86400"},
+    )  # fmt: skip
+
+
+def _spark_connect(settings: Settings) -> Command:
+    return Command(
+        [
+            str(install.pyspark_home() / "bin" / "spark-submit"),
+            "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
+            "--name", "sluice-connect", "--properties-file", str(connect_properties(settings)), "spark-internal",
+        ],
+        _spark_environment(settings) | _spark_credentials(settings),
+    )  # fmt: skip
+
+
+def connect_properties(settings: Settings) -> Path:
+    """The Connect server's properties; mode 0600, because they hold the catalog's password."""
+    return settings.home / "spark" / "connect.properties"
+
+
+def _prepare_connect(settings: Settings) -> None:
+    from spark_jobs.session import connect_server_conf
+
+    conf = connect_server_conf(settings)
+    write_private(connect_properties(settings), "".join(f"{name} {value}\n" for name, value in sorted(conf.items())))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _router(settings: Settings) -> Command:
+    return Command([sys.executable, "-m", "consumers.router"])
+
+
+def _airflow(part: str) -> Callable[[Settings], Command]:
+    def command(settings: Settings) -> Command:
+        program = str(Path(sys.executable).with_name("airflow"))
+        return Command([program, part], airflow_environment(settings) | {"JAVA_HOME": _java(settings)})
+
+    return command
+
+
+SERVICES: tuple[Service, ...] = (
+    Service("postgres", 1, _postgres, "postgres", prepare=postgres_server.prepare),
+    Service("minio", 1, _minio, "minio_console", page="/"),
+    Service("kafka", 1, _kafka, "kafka", prepare=kafka_server.prepare),
+    Service("spark-master", 1, _spark_master, "spark_master_ui", page="/"),
+    Service("spark-worker", 1, _spark_worker, "spark_worker_ui", page="/"),
+    Service("spark-connect", 2, _spark_connect, "spark_connect", prepare=_prepare_connect),
+    Service("router", 2, _router, "router_metrics", page="/metrics"),
+    Service("airflow-api-server", 2, _airflow("api-server"), "airflow", page="/"),
+    Service("airflow-scheduler", 2, _airflow("scheduler"), "airflow_scheduler_health"),
+    Service("airflow-dag-processor", 2, _airflow("dag-processor"), "airflow"),
+    Service("airflow-triggerer", 2, _airflow("triggerer"), "airflow"),
+)
+BY_NAME: Mapping[str, Service] = {service.name: service for service in SERVICES}
+
+
+def service_url(service: Service, settings: Settings) -> str | None:
+    """Where a person or a client finds the service; None for one that nobody calls."""
+    port = getattr(settings.ports, service.port)
+    if service.name == "spark-connect":
+        return settings.spark_remote
+    if service.name == "postgres":
+        return f"postgresql://{HOST}:{port}/lake"
+    if service.name == "kafka":
+        return settings.kafka_bootstrap
+    return f"http://{HOST}:{port}{service.page}" if service.page else None

@@ -1,0 +1,271 @@
+"""Starts, looks at and stops a whole stack."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from contracts.errors import NotRunning, ServiceUnavailable, SetupError
+from contracts.settings import PROJECT, Settings, load_settings
+from sluice import doctor, health, supervisor
+from sluice.airflow_config import airflow_environment
+from sluice.secrets import ensure_secrets
+from sluice.services import BY_NAME, SERVICES, Service, service_url
+
+Say = Callable[[str], None]
+START_SECONDS = 240
+"""Limit for a wave of services to become healthy; a slow, shared machine needs about a quarter of it."""
+
+
+class ServiceStatus(BaseModel):
+    """One service, as `sluice status` shows it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    state: str
+    """running, starting, unhealthy, stopped or failed"""
+    pid: int | None
+    url: str | None
+    memory_mb: int
+    """Resident memory of the process and its children."""
+
+
+class StackStatus(BaseModel):
+    """All services of a stack."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ready: bool
+    services: tuple[ServiceStatus, ...]
+
+
+def up(say: Say) -> Settings:
+    """Start the stack, or complete one that is partly up, and bootstrap it.
+
+    Returns:
+        The settings, with the secrets that a first start made.
+
+    Raises:
+        SetupError: the machine lacks something; each line says what and the remedy.
+        ServiceUnavailable: a service did not become healthy in time; names its log.
+    """
+    settings = load_settings()
+    with _lock(settings.home):
+        ensure_secrets(settings.home)
+        settings = load_settings()
+        if supervisor.running(settings):
+            if status(settings).ready:
+                return settings
+        else:
+            _kill_leftovers(settings)
+            _refuse_unfit_machine(settings)
+        supervisor.start(settings)
+        _start_wave(settings, 1, say)
+        _bootstrap(settings, say)
+        _start_wave(settings, 2, say)
+        _warm_up(settings, say)
+    return settings
+
+
+def _refuse_unfit_machine(settings: Settings) -> None:
+    wrong = [finding for finding in doctor.examine(settings, stack_is_up=False) if not finding.ok]
+    if wrong:
+        raise SetupError("\n".join(f"{item.check}: {item.found}. {item.remedy}" for item in wrong))
+
+
+@contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SetupError(f"Another sluice is starting or stopping the stack in {home}; wait for it.") from error
+        yield
+
+
+def _start_wave(settings: Settings, wave: int, say: Say) -> None:
+    services = [service for service in SERVICES if service.wave == wave]
+    for service in services:
+        supervisor.start_service(settings, service.name)
+    waiting = {service.name for service in services}
+    begun = time.monotonic()
+    while waiting:
+        for name, good in health.healthy((BY_NAME[name] for name in sorted(waiting)), settings).items():
+            if good:
+                waiting.discard(name)
+                say(f"{name} is up ({time.monotonic() - begun:.0f} s)")
+        if not waiting:
+            return
+        _raise_for_failed(settings, waiting)
+        if time.monotonic() - begun > START_SECONDS:
+            names = ", ".join(sorted(waiting))
+            raise ServiceUnavailable(
+                f"Not healthy after {START_SECONDS} s: {names}. See: sluice logs {sorted(waiting)[0]}"
+            )
+        time.sleep(0.5)
+
+
+def _raise_for_failed(settings: Settings, names: set[str]) -> None:
+    for name, process in supervisor.processes(settings).items():
+        if name in names and process.state == "FATAL":
+            tail = supervisor.log_file(settings, name).read_text("utf-8", errors="replace").splitlines()[-5:]
+            raise ServiceUnavailable(f"{name} does not start. Its last lines:\n" + "\n".join(tail))
+
+
+def _bootstrap(settings: Settings, say: Say) -> None:
+    """Make databases, topics, buckets, users, notification rules and tables. Safe to repeat."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from consumers.broker import ensure_topics
+    from consumers.migrate import migrate
+    from ingest.bootstrap import bootstrap_store
+    from sluice.postgres_server import bootstrap_databases
+
+    begun = time.monotonic()
+    bootstrap_databases(settings)
+    with ThreadPoolExecutor() as pool:
+        steps = [
+            pool.submit(_bootstrap_airflow, settings),
+            pool.submit(migrate, settings.postgres_url("ledger", "lake", "postgresql+psycopg")),
+            pool.submit(lambda: (ensure_topics(settings.kafka_bootstrap), bootstrap_store(settings))),
+        ]
+        for step in steps:
+            step.result()
+    say(f"bootstrap is done: databases, topics, buckets, users, notification rules ({time.monotonic() - begun:.0f} s)")
+
+
+def _bootstrap_airflow(settings: Settings) -> None:
+    import os
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    log = supervisor.log_file(settings, "airflow-bootstrap")
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", str(PROJECT / "airflow" / "bootstrap.py")],
+            env=environment | airflow_environment(settings), stdout=output, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        tail = log.read_text("utf-8", errors="replace").splitlines()[-5:]
+        raise ServiceUnavailable(f"Airflow's tables or users could not be made; see {log}:\n" + "\n".join(tail))
+
+
+def _warm_up(settings: Settings, say: Say) -> None:
+    from spark_jobs.warmup import warm_up
+
+    begun = time.monotonic()
+    warm_up(settings)
+    say(f"Spark is warm ({time.monotonic() - begun:.0f} s)")
+
+
+def status(settings: Settings) -> StackStatus:
+    """Look at every service once; a stack that is not running has all of them stopped."""
+    try:
+        known = supervisor.processes(settings)
+    except NotRunning:
+        known = {}
+    alive = [service for service in SERVICES if service.name in known and known[service.name].pid]
+    good = health.healthy(alive, settings)
+    services = tuple(_service_status(service, known.get(service.name), good, settings) for service in SERVICES)
+    return StackStatus(ready=all(item.state == "running" for item in services), services=services)
+
+
+def _service_status(
+    service: Service, process: supervisor.Process | None, good: dict[str, bool], settings: Settings
+) -> ServiceStatus:
+    pid = process.pid if process else None
+    if process is None or process.state in ("STOPPED", "STOPPING", "EXITED"):
+        state = "stopped"
+    elif process.state in ("FATAL", "BACKOFF"):
+        state = "failed"
+    elif good.get(service.name):
+        state = "running"
+    else:
+        state = "starting" if time.time() - process.started < START_SECONDS / 4 else "unhealthy"
+    return ServiceStatus(
+        name=service.name, state=state, pid=pid, url=service_url(service, settings), memory_mb=_memory_mb(pid)
+    )
+
+
+def _memory_mb(pid: int | None) -> int:
+    if pid is None:
+        return 0
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for member in family:
+        try:
+            # Proportional: Airflow's forked workers and Postgres' backends share most of their pages.
+            total += member.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total // 2**20
+
+
+def require_running(settings: Settings) -> None:
+    """Raise NotRunning unless the stack's process manager answers."""
+    if not supervisor.running(settings):
+        raise NotRunning("The stack is not running. Start it with: sluice up")
+
+
+def down(say: Say) -> None:
+    """Stop every service, in the reverse order of their start, and leave nothing running."""
+    settings = load_settings()
+    with _lock(settings.home):
+        if supervisor.running(settings):
+            for wave in sorted({service.wave for service in SERVICES}, reverse=True):
+                names = [service.name for service in SERVICES if service.wave == wave]
+                supervisor.stop_services(settings, names)
+                _wait_until_stopped(settings, set(names))
+            pid = supervisor.shut_down(settings)
+            if pid is not None:
+                psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=30)
+        killed = _kill_leftovers(settings)
+        if killed:
+            say(f"ended {killed} processes that had lost their parent")
+
+
+def _wait_until_stopped(settings: Settings, names: set[str]) -> None:
+    limit = time.monotonic() + 2 * supervisor.STOP_SECONDS
+    while time.monotonic() < limit:
+        if not any(item.pid for name, item in supervisor.processes(settings).items() if name in names):
+            return
+        time.sleep(0.1)
+
+
+def _kill_leftovers(settings: Settings) -> int:
+    """End processes of this stack that outlived their parent, for example after a SIGKILL of the process manager."""
+    mine = []
+    for process in psutil.process_iter(["pid"]):
+        try:
+            environment = process.environ()
+        except psutil.Error:
+            continue
+        if environment.get("SLUICE_HOME") == str(settings.home) and environment.get("SUPERVISOR_PROCESS_NAME"):
+            mine.append(process)
+    for process in mine:
+        _signal(process.terminate)
+    _, stubborn = psutil.wait_procs(mine, timeout=15)
+    for process in stubborn:
+        _signal(process.kill)
+    psutil.wait_procs(stubborn, timeout=5)
+    return len(mine)
+
+
+def _signal(send: Callable[[], None]) -> None:
+    try:
+        send()
+    except psutil.NoSuchProcess:
+        return

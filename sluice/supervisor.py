@@ -1,0 +1,199 @@
+"""Edge to supervisord, the process manager: its configuration, its start, its XML-RPC interface."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.errors import NotRunning, ServiceUnavailable
+from contracts.settings import Settings
+from sluice.services import SERVICES
+
+LOG_BYTES = 20_000_000
+STOP_SECONDS = 20
+"""How long a service may take to end cleanly before it is killed."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the process manager knows of a service."""
+
+    name: str
+    state: str
+    """supervisord's word: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL."""
+    pid: int | None
+    started: int
+    """Unix seconds of the last start; 0 when never."""
+    note: str
+
+
+def log_file(settings: Settings, service: str) -> Path:
+    """Where a service's output goes."""
+    return settings.home / "logs" / f"{service}.log"
+
+
+def _run_folder(settings: Settings) -> Path:
+    # A Unix socket's path holds at most 107 bytes, so it cannot lie in an arbitrarily deep SLUICE_HOME.
+    digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
+    folder = Path(tempfile.gettempdir()) / f"sluice-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
+        raise NotRunning(f"{folder} is not a private folder of this user; remove it, then try again.")
+    return folder
+
+
+def _socket(settings: Settings) -> Path:
+    return _run_folder(settings) / "supervisor.sock"
+
+
+def write_configuration(settings: Settings) -> Path:
+    """Write supervisord's configuration; it holds commands and paths, and no secret."""
+    conf = configparser.RawConfigParser()
+    logs = settings.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    conf["unix_http_server"] = {"file": str(_socket(settings)), "chmod": "0600"}
+    conf["rpcinterface:supervisor"] = {
+        "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+    }
+    conf["supervisord"] = {
+        "logfile": _escape(logs / "supervisord.log"),
+        "logfile_maxbytes": str(LOG_BYTES),
+        "logfile_backups": "2",
+        "pidfile": _escape(_run_folder(settings) / "supervisord.pid"),
+        "childlogdir": _escape(logs),
+        "directory": "/",
+        "umask": "077",
+        **({"user": "root"} if os.getuid() == 0 else {}),
+    }
+    for service in SERVICES:
+        conf[f"program:{service.name}"] = {
+            "command": f'"{_escape(sys.executable)}" -W ignore -m sluice.launch {service.name}',
+            "autostart": "false",
+            "autorestart": "true",
+            "startsecs": "2",
+            "startretries": "30",
+            "stopwaitsecs": str(STOP_SECONDS),
+            "stopsignal": "INT" if service.name == "postgres" else "TERM",
+            "stopasgroup": "true",
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": _escape(log_file(settings, service.name)),
+            "stdout_logfile_maxbytes": str(LOG_BYTES),
+            "stdout_logfile_backups": "2",
+        }
+    path = settings.home / "supervisord.conf"
+    with path.open("w", encoding="utf-8") as file:
+        conf.write(file)
+    return path
+
+
+def _escape(value: object) -> str:
+    return str(value).replace("%", "%%")
+
+
+def start(settings: Settings) -> None:
+    """Start supervisord for this stack, unless it runs.
+
+    Raises:
+        ServiceUnavailable: it did not start; its output is in the message.
+    """
+    if running(settings):
+        return
+    environment = os.environ | {"SLUICE_HOME": str(settings.home)}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(write_configuration(settings))],
+        env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    if done.returncode:
+        raise ServiceUnavailable(f"The process manager did not start: {(done.stdout + done.stderr).strip()[-800:]}")
+
+
+class _Call:
+    """One connection to supervisord's XML-RPC interface."""
+
+    def __init__(self, settings: Settings) -> None:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, f"unix://{_socket(settings)}")
+        self._proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+
+    def __call__(self, method: str, *arguments: object) -> object:
+        try:
+            return getattr(self._proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            # Asked to start what runs, or to stop what is stopped: the wish is fulfilled.
+            if fault.faultString.startswith(("ALREADY_STARTED", "NOT_RUNNING")):
+                return None
+            raise ServiceUnavailable(f"The process manager refused {method}{arguments}: {fault.faultString}") from fault
+        except (OSError, xmlrpc.client.Error) as error:
+            raise NotRunning("The stack is not running. Start it with: sluice up") from error
+
+
+def running(settings: Settings) -> bool:
+    """Whether this stack's supervisord answers."""
+    if not _socket(settings).exists():
+        return False
+    try:
+        _Call(settings)("getState")
+    except NotRunning:
+        return False
+    return True
+
+
+def processes(settings: Settings) -> dict[str, Process]:
+    """All services by name.
+
+    Raises:
+        NotRunning: the stack's process manager is not up.
+    """
+    found: list[dict[str, object]] = _Call(settings)("getAllProcessInfo")  # type: ignore[assignment]
+    return {
+        str(item["name"]): Process(
+            name=str(item["name"]),
+            state=str(item["statename"]),
+            pid=int(str(item["pid"])) or None,
+            started=int(str(item["start"])),
+            note=str(item["spawnerr"] or item["description"]),
+        )
+        for item in found
+    }
+
+
+def start_service(settings: Settings, name: str) -> None:
+    """Ask for a service's start and come back at once."""
+    _Call(settings)("startProcess", name, False)
+
+
+def stop_service(settings: Settings, name: str) -> None:
+    """Stop a service and wait for its end."""
+    _Call(settings)("stopProcess", name, True)
+
+
+def stop_services(settings: Settings, names: list[str]) -> None:
+    """Ask all of these to end, then wait until they have."""
+    call = _Call(settings)
+    for name in names:
+        call("stopProcess", name, False)
+
+
+def shut_down(settings: Settings) -> int | None:
+    """Tell supervisord to end, with whatever still runs under it.
+
+    Returns:
+        Its process id, so that the caller can wait for its end; None when it was not running.
+    """
+    try:
+        call = _Call(settings)
+        pid = int(str(call("getPID")))
+        call("shutdown")
+        return pid
+    except NotRunning:
+        return None
