@@ -4,6 +4,7 @@ SluiceError
 ├── Retryable                  the same call may succeed later
 │   ├── ServiceUnavailable     a server does not answer, or not yet
 │   ├── JobFailed              a Spark job failed for a reason that is not in the data
+│   │   └── ScanFailed         Spark could not read a file; which one, and whether it is damaged, is not known yet
 │   └── WaitTimedOut           a condition did not hold within its limit
 └── Permanent                  the same call fails again until somebody changes something
     ├── UsageError             a command was called wrongly
@@ -55,6 +56,10 @@ class ServiceUnavailable(Retryable):
 
 class JobFailed(Retryable):
     """A Spark job failed for a reason that is not in the data of one file."""
+
+
+class ScanFailed(JobFailed):
+    """Spark could not read a file; which one, and whether it is damaged, is not known yet."""
 
 
 class WaitTimedOut(Retryable):

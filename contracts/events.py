@@ -11,7 +11,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from contracts.errors import BadEvent
 
-
 MAX_KEY_BYTES = 1024
 """Of an S3 key in UTF-8."""
 

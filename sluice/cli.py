@@ -234,16 +234,18 @@ def topics(
     """Show the Kafka topics and how far each consumer group is behind."""
     with _told(as_json):
         from consumers import broker
-        from consumers.topics import ALL_TOPICS
+        from consumers.topics import PARTITIONS
 
         settings = _running()
-        names = topic or list(ALL_TOPICS)
+        names = topic or list(PARTITIONS)
+        if not set(names) <= set(PARTITIONS):
+            raise errors.UsageError(f"No such topic. Topics: {', '.join(PARTITIONS)}.")
         if not follow:
-            found = broker.topics_overview(settings.kafka_bootstrap, names)
+            found = [item for item in broker.topics_overview(settings.kafka_bootstrap) if item.topic in names]
             _print_json([item.model_dump(mode="json") for item in found]) if as_json else render.topics(found)
             return
         for message in broker.follow(settings.kafka_bootstrap, names):
-            _print_json(message.model_dump(mode="json")) if as_json else render.message(message)
+            _print_json(render.record(message)) if as_json else render.message(message)
 
 
 @app.command()

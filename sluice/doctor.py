@@ -133,7 +133,7 @@ def _holder(port: int) -> str | None:
             pass
     try:
         for link in psutil.net_connections("tcp"):
-            if link.status == psutil.CONN_LISTEN and link.laddr.port == port and link.pid:
+            if link.status == psutil.CONN_LISTEN and link.laddr and link.laddr.port == port and link.pid:
                 return f"{psutil.Process(link.pid).name()} (process {link.pid})"
     except psutil.Error:
         pass

@@ -129,13 +129,10 @@ def _ensure_jars(name: str, cache: Path, java: Java, say: Say) -> None:
     say(f"Fetching {len(wanted)} jars for {name.capitalize()} ...")
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         fresh = Path(scratch) / "jars"
-        _run(
-            [
-                str(java.binary), "-jar", str(_ivy_jar()), "-cache", str(cache / "ivy"), "-ivy", str(JARS / f"{name}.xml"),
-                "-confs", "default", "-retrieve", f"{fresh}/[artifact]-[revision].[ext]",
-            ],
-            f"fetch the jars of {name}",
-        )  # fmt: skip
+        command = [str(java.binary), "-jar", str(_ivy_jar()), "-cache", str(cache / "ivy")]
+        command += ["-ivy", str(JARS / f"{name}.xml"), "-confs", "default"]
+        command += ["-retrieve", f"{fresh}/[artifact]-[revision].[ext]"]
+        _run(command, f"fetch the jars of {name}")
         wrong = _wrong_jars(fresh, wanted)
         if wrong:
             raise SetupError(
@@ -143,7 +140,7 @@ def _ensure_jars(name: str, cache: Path, java: Java, say: Say) -> None:
                 f"Remove {cache / 'ivy'} and run this again; if it stays, do not use them."
             )
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(fresh, folder)
+        fresh.replace(folder)
 
 
 def _checksums(path: Path) -> dict[str, str]:
@@ -198,7 +195,7 @@ def _ensure_minio(cache: Path, say: Say) -> None:
         environment = os.environ | {"GOBIN": scratch, "GOFLAGS": "-trimpath", "CGO_ENABLED": "0"}
         _run([str(_ensure_go(cache, say)), "install", MINIO_MODULE], "build MinIO", environment)
         binary.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(Path(scratch) / "minio", binary)
+        (Path(scratch) / "minio").replace(binary)
     stamp.write_text(MINIO_MODULE, "utf-8")
 
 

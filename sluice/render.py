@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -11,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from contracts.events import utc_millis
 from contracts.states import FileState
 from contracts.story import FileStory
 
@@ -179,12 +181,26 @@ def topics(items: Iterable[Any]) -> None:
     console.print(table)
 
 
+def record(item: Any) -> dict[str, Any]:
+    """A Kafka message as JSON has it; its value is an object where it is JSON itself."""
+    value = (item.value or b"").decode("utf-8", errors="replace")
+    try:
+        decoded: Any = json.loads(value)
+    except ValueError:
+        decoded = value
+    return {
+        "topic": item.topic, "partition": item.partition, "offset": item.offset, "at": utc_millis(item.at),
+        "key": (item.key or b"").decode("utf-8", errors="replace"), "value": decoded,
+    }  # fmt: skip
+
+
 def message(item: Any) -> None:
     """One Kafka message of `sluice topics --follow`."""
+    shown = record(item)
     console.print(
         Text.assemble(
-            (f"{item.topic}[{item.partition}]@{item.offset}", "cyan"), f" {item.at:%H:%M:%S.%f}"[:-3] + " ",
-            (item.key or "", "bold"), f" {item.value}",
+            (item.place, "cyan"), f" {shown['at']} ", (shown["key"], "bold"), " ",
+            (item.value or b"").decode("utf-8", errors="replace"),
         ),
         soft_wrap=True,
     )  # fmt: skip

@@ -35,7 +35,7 @@ def ensure_secrets(home: Path) -> Path:
         file.write("\n".join(lines) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, path)
+    draft.replace(path)
     return path
 
 

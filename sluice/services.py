@@ -61,7 +61,7 @@ def _minio(settings: Settings) -> Command:
         {
             "MINIO_ROOT_USER": settings.minio_root_user,
             "MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
-            "MINIO_REGION": settings.s3_region,
+            "MINIO_SITE_REGION": settings.s3_region,
             "MINIO_UPDATE": "off",
             **notification_environment(settings, data / "events"),
         },
@@ -133,7 +133,10 @@ def _spark_connect(settings: Settings) -> Command:
             "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
             "--name", "sluice-connect", "--properties-file", str(connect_properties(settings)), "spark-internal",
         ],
-        _spark_environment(settings) | _spark_credentials(settings),
+        # spark-submit takes the memory of this one class from the daemons' variable, before its own properties.
+        _spark_environment(settings)
+        | _spark_credentials(settings)
+        | {"SPARK_DAEMON_MEMORY": settings.spark_driver_memory},
     )  # fmt: skip
 
 
@@ -161,10 +164,10 @@ def _router(settings: Settings) -> Command:
     return Command([sys.executable, "-m", "consumers.router"])
 
 
-def _airflow(part: str) -> Callable[[Settings], Command]:
+def _airflow(part: str, *options: str) -> Callable[[Settings], Command]:
     def command(settings: Settings) -> Command:
         program = str(Path(sys.executable).with_name("airflow"))
-        return Command([program, part], airflow_environment(settings) | {"JAVA_HOME": _java(settings)})
+        return Command([program, part, *options], airflow_environment(settings) | {"JAVA_HOME": _java(settings)})
 
     return command
 
@@ -178,9 +181,9 @@ SERVICES: tuple[Service, ...] = (
     Service("spark-connect", 2, _spark_connect, "spark_connect", prepare=_prepare_connect),
     Service("router", 2, _router, "router_metrics", page="/metrics"),
     Service("airflow-api-server", 2, _airflow("api-server"), "airflow", page="/"),
-    Service("airflow-scheduler", 2, _airflow("scheduler"), "airflow_scheduler_health"),
+    Service("airflow-scheduler", 2, _airflow("scheduler", "--skip-serve-logs"), "airflow_scheduler_health"),
     Service("airflow-dag-processor", 2, _airflow("dag-processor"), "airflow"),
-    Service("airflow-triggerer", 2, _airflow("triggerer"), "airflow"),
+    Service("airflow-triggerer", 2, _airflow("triggerer", "--skip-serve-logs"), "airflow"),
 )
 BY_NAME: Mapping[str, Service] = {service.name: service for service in SERVICES}
 

@@ -124,7 +124,7 @@ def _raise_for_failed(settings: Settings, names: set[str]) -> None:
 
 def _bootstrap(settings: Settings, say: Say) -> None:
     """Make databases, topics, buckets, users, notification rules and tables. Safe to repeat."""
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from consumers.broker import ensure_topics
     from consumers.migrate import migrate
@@ -134,10 +134,11 @@ def _bootstrap(settings: Settings, say: Say) -> None:
     begun = time.monotonic()
     bootstrap_databases(settings)
     with ThreadPoolExecutor() as pool:
-        steps = [
+        steps: list[Future[None]] = [
             pool.submit(_bootstrap_airflow, settings),
-            pool.submit(migrate, settings.postgres_url("ledger", "lake", "postgresql+psycopg")),
-            pool.submit(lambda: (ensure_topics(settings.kafka_bootstrap), bootstrap_store(settings))),
+            pool.submit(migrate, settings.postgres_url("ledger", "lake")),
+            pool.submit(ensure_topics, settings.kafka_bootstrap),
+            pool.submit(bootstrap_store, settings),
         ]
         for step in steps:
             step.result()

@@ -1,0 +1,50 @@
+# `make help` lists the targets. Everything lands in .venv and in the cache folder; nothing is installed system-wide,
+# but for Java where it is missing and you are root.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help setup demo test test-unit check format lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## environment from the lock file, and the servers
+	@$(BIN)/sluice install
+
+.venv/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is missing; install one, then run this again."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "python3-venv is missing: sudo apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+demo: setup ## start everything, drop a month, watch it reach gold  (ARGS="--source sample --rows 100000")
+	@$(BIN)/sluice demo $(ARGS)
+
+test: setup check ## lint, types, unit tests, and integration tests on a stack of their own
+	$(BIN)/python -m pytest $(ARGS)
+
+test-unit: .venv/.ready ## the tests that start no server
+	$(BIN)/python -m pytest -m "not services and not stack" $(ARGS)
+
+check: .venv/.ready ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.ready ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/.ready ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--group dev --upgrade --output-file requirements.lock pyproject.toml
+
+clean: ## remove the environment; a stack's data stays
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""The listeners of Sluice inside Airflow: sensor, trigger, hand-over, and what the stage tasks call."""

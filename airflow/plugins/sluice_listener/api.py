@@ -1,0 +1,117 @@
+"""Edge: Airflow's REST API, as the service user. Turns HTTP trouble into our errors."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from contracts.errors import Permanent, ServiceUnavailable
+from contracts.settings import Settings
+
+NOTE_LIMIT = 1000
+"""Characters; Airflow refuses longer notes."""
+
+
+class AirflowApi:
+    """Makes runs and looks at them. An async context manager; one per event loop."""
+
+    def __init__(self, url: str, user: str, password: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._login = {"username": user, "password": password}
+        self._token = ""
+        self._client = httpx.AsyncClient(base_url=url, timeout=10, transport=transport, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def create_run(self, dag_id: str, run_id: str, conf: dict[str, Any], note: str) -> bool:
+        """Make a run that starts as soon as it can.
+
+        Returns:
+            Whether it is new; False when a run of that id is there already, which is as good.
+
+        Raises:
+            ServiceUnavailable: no answer, or the DAG is not there (yet).
+            Permanent: Airflow refuses the request.
+        """
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf, "note": note[:NOTE_LIMIT]}
+        answer = await self._call("POST", f"{_dag(dag_id)}/dagRuns", json=body, accepted=(200, 409))
+        return answer.status_code == 200
+
+    async def active_run(self, dag_id: str) -> str | None:
+        """The state of a run that is under way, `running` or `queued`; None when there is none.
+
+        Raises:
+            ServiceUnavailable: no answer.
+        """
+        params = {"state": ["queued", "running"], "limit": 1, "order_by": "id"}
+        answer = await self._call("GET", f"{_dag(dag_id)}/dagRuns", params=params, accepted=(200, 404))
+        runs = answer.json().get("dag_runs") or []
+        return str(runs[0]["state"]) if runs else None
+
+    async def paused(self, dag_id: str) -> bool:
+        """Whether a person paused the DAG: its runs then stay queued.
+
+        Raises:
+            ServiceUnavailable: no answer, or the DAG is not there (yet).
+        """
+        return bool((await self._call("GET", _dag(dag_id))).json()["is_paused"])
+
+    async def set_note(self, dag_id: str, run_id: str, note: str) -> None:
+        """Replace a run's note.
+
+        Raises:
+            ServiceUnavailable: no answer, or the run is not there.
+        """
+        path = f"{_dag(dag_id)}/dagRuns/{quote(run_id, safe='')}"
+        await self._call("PATCH", path, params={"update_mask": "note"}, json={"note": note[:NOTE_LIMIT]})
+
+    async def _call(
+        self, method: str, path: str, *, accepted: tuple[int, ...] = (200,), **request: Any
+    ) -> httpx.Response:
+        answer = await self._send(method, path, **request)
+        if answer.status_code == 401:
+            self._token = ""
+            answer = await self._send(method, path, **request)
+        if answer.status_code in accepted:
+            return answer
+        told = f"Airflow answered {answer.status_code} to {method} {path}"
+        if answer.status_code in (401, 404, 408, 429) or answer.status_code >= 500:
+            raise ServiceUnavailable(f"{told}; 200 was expected. Trying again may help.", status=answer.status_code)
+        raise Permanent(f"{told}: {answer.text[:300]}", status=answer.status_code)
+
+    async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            if not self._token:
+                self._token = await self._new_token()
+            headers = {"Authorization": f"Bearer {self._token}"}
+            return await self._client.request(method, f"/api/v2{path}", headers=headers, **request)
+        except httpx.HTTPError as error:
+            message = f"Airflow's API at {self._client.base_url} does not answer: {type(error).__name__}."
+            raise ServiceUnavailable(message) from error
+
+    async def _new_token(self) -> str:
+        answer = await self._client.post("/auth/token", json=self._login)
+        if answer.status_code != 201:
+            raise ServiceUnavailable(
+                f"Airflow gave its user {self._login['username']!r} no token (answer {answer.status_code}). "
+                "While it starts this passes; else run the bootstrap again."
+            )
+        return str(answer.json()["access_token"])
+
+
+def service_api(settings: Settings) -> AirflowApi:
+    """The API as the service user of a stack."""
+    password = settings.airflow_service_password.get_secret_value()
+    return AirflowApi(settings.airflow_url, settings.airflow_service_user, password)
+
+
+def _dag(dag_id: str) -> str:
+    return f"/dags/{quote(dag_id, safe='')}"

@@ -1,0 +1,223 @@
+"""The listener's loop: gather work messages, make one run per dataset and batch, then move the offsets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from consumers.batching import Gatherer
+from contracts.dataset import DatasetContract
+from contracts.errors import BadWork, Permanent, Retryable, ServiceUnavailable, UnknownDataset
+from contracts.states import Layer
+from contracts.work import Batch, WorkItem, make_batch, parse_work, stage_dag_id
+from sluice_listener.topic import Message
+
+log = logging.getLogger(__name__)
+
+POLL = 0.2
+"""Seconds that a read waits: the pace of looking at a busy dataset, and the delay of a cancellation."""
+RETRY = 1.0
+"""Seconds until a dataset whose hand-over failed is tried again."""
+SAY_AGAIN = 30.0
+"""Seconds between two log lines about the same trouble."""
+NAMED_FILES = 20
+"""How many keys a run's conf names; the ledger holds them all."""
+
+Call = Callable[..., Awaitable[Any]]
+"""Runs a blocking function in the thread that owns consumer and ledger."""
+
+
+class Topic(Protocol):
+    """What the loop needs of `topic.WorkTopic`."""
+
+    def read(self, timeout: float) -> list[Message]: ...
+    def hold(self, held: bool) -> None: ...
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> bool: ...
+
+
+class Letters(Protocol):
+    """What the loop needs of `topic.DeadLetters`."""
+
+    def send(self, message: Message, reason: str, detail: str) -> None: ...
+
+
+class Claims(Protocol):
+    """What the loop needs of `consumers.ledger.Ledger`."""
+
+    def unclaimed(self, layer: Layer, dataset: str, items: tuple[WorkItem, ...]) -> list[WorkItem]: ...
+    def claim(self, batch: Batch) -> bool: ...
+    def handed_over(self, batch_id: str) -> None: ...
+
+
+class Runs(Protocol):
+    """What the loop needs of `api.AirflowApi`."""
+
+    async def create_run(self, dag_id: str, run_id: str, conf: dict[str, Any], note: str) -> bool: ...
+    async def active_run(self, dag_id: str) -> str | None: ...
+    async def paused(self, dag_id: str) -> bool: ...
+
+
+class HandOver:
+    """Hands the work of one layer over to its stage DAGs."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        topic: Topic,
+        letters: Letters,
+        ledger: Claims,
+        runs: Runs,
+        load_contracts: Callable[[], Mapping[str, DatasetContract]],
+        call: Call,
+    ) -> None:
+        self._layer = layer
+        self._topic = topic
+        self._letters = letters
+        self._ledger = ledger
+        self._runs = runs
+        self._load_contracts = load_contracts
+        self._call = call
+        self._contracts: Mapping[str, DatasetContract] = {}
+        self._gatherer = Gatherer(layer)
+        self._not_before: dict[str, float] = {}
+        self._said: dict[str, float] = {}
+        self._committed: dict[tuple[str, int], int] = {}
+
+    async def run(self, until: float) -> None:
+        """Work until the monotonic time `until`. What still waits then comes again to the next listener.
+
+        Raises:
+            ServiceUnavailable: the Kafka client gave up for good.
+        """
+        look_at = 0.0
+        while time.monotonic() < until:
+            if time.monotonic() >= look_at:
+                look_at = until if await self._look_around() else time.monotonic() + RETRY
+            await self.step()
+
+    async def step(self) -> None:
+        """One round: read, hand over what may go, commit what was handed over."""
+        await self._call(self._topic.hold, self._gatherer.full)
+        for message in await self._call(self._topic.read, POLL):
+            await self._take(message)
+        # By now each message is in the gatherer, or durable in the dead-letter topic.
+        await self._hand_over_all()
+        # By now the ledger holds each batch handed over, and its DAG run exists.
+        await self._commit()
+
+    async def _look_around(self) -> bool:
+        """Once, as soon as the API is there: say which stages are paused.
+
+        It also takes the 1.5 s of the first login off the first file.
+        """
+        self._contracts = await self._call(self._load_contracts)
+        try:
+            for dataset in self._contracts:
+                dag_id = stage_dag_id(dataset, self._layer)
+                if await self._runs.paused(dag_id):
+                    log.warning("%s is paused: its files will wait until somebody unpauses it.", dag_id)
+        except (Retryable, Permanent) as error:
+            self._say("api", f"Airflow's API is not ready yet. {error.message}")
+            return False
+        log.info(
+            "Airflow's API is ready; listening for work of %s.", ", ".join(sorted(self._contracts)) or "no dataset"
+        )
+        return True
+
+    async def _take(self, message: Message) -> None:
+        try:
+            work = parse_work(message.value)
+            if work.layer != self._layer:
+                raise BadWork(f"The work is for {work.layer}; this listener makes {self._layer}.")
+            await self._contract(work.dataset)
+        except (BadWork, UnknownDataset) as error:
+            reason = "unknown_dataset" if isinstance(error, UnknownDataset) else "bad_work"
+            await self._bury(message, reason, error.message)
+            self._gatherer.pass_over(message.topic, message.partition, message.offset)
+        else:
+            log.info("%s: %d file(s) of %s", message.place, len(work.items), work.dataset)
+            self._gatherer.add(work, message.topic, message.partition, message.offset)
+
+    async def _contract(self, dataset: str) -> DatasetContract:
+        if dataset not in self._contracts:
+            self._contracts = await self._call(self._load_contracts)
+        if dataset not in self._contracts:
+            known = ", ".join(sorted(self._contracts)) or "none"
+            raise UnknownDataset(f"No contract is called {dataset!r}. Known: {known}. Add it, then redrive this.")
+        return self._contracts[dataset]
+
+    async def _bury(self, message: Message, reason: str, detail: str) -> None:
+        """Write the dead letter, however long Kafka takes: the offset may pass only what is durable elsewhere."""
+        while True:
+            try:
+                await self._call(self._letters.send, message, reason, detail)
+            except ServiceUnavailable as error:
+                log.warning("%s: %s Trying again.", message.place, error.message)
+                await asyncio.sleep(RETRY)
+            else:
+                log.warning("%s: to the dead letters (%s): %s", message.place, reason, detail)
+                return
+
+    async def _hand_over_all(self) -> None:
+        limits = {name: contract.max_batch_files for name, contract in self._contracts.items()}
+        now = time.monotonic()
+        resting = {dataset for dataset, at in self._not_before.items() if at > now}
+        for batch in self._gatherer.next_batches(resting, limits):
+            try:
+                if await self._free(batch):
+                    await self._hand_over(batch)
+            except (Retryable, Permanent) as error:
+                self._say(batch.dataset, f"{batch.dataset}: the hand-over waits. {error.message}")
+                self._not_before[batch.dataset] = time.monotonic() + RETRY
+
+    async def _free(self, batch: Batch) -> bool:
+        """Whether the dataset's stage has no run under way; says so when a paused DAG is why."""
+        state = await self._runs.active_run(batch.dag_id)
+        if state == "queued" and await self._runs.paused(batch.dag_id):
+            self._say(batch.dataset, f"{batch.dag_id} is paused, so {len(batch.items)} file(s) wait. Unpause it.")
+            self._not_before[batch.dataset] = time.monotonic() + RETRY
+        return state is None
+
+    async def _hand_over(self, batch: Batch) -> None:
+        fresh = await self._call(self._ledger.unclaimed, batch.layer, batch.dataset, batch.items)
+        if fresh:
+            claimed = batch if len(fresh) == len(batch.items) else make_batch(batch.layer, batch.dataset, fresh)
+            # 1. The ledger holds the batch: the run's task finds its files there.
+            await self._call(self._ledger.claim, claimed)
+            # 2. The run exists. A crash before step 3 makes the messages come again, and the same files are
+            #    claimed anew: the jobs leave out what is committed.
+            new = await self._runs.create_run(claimed.dag_id, claimed.run_id, _conf(claimed), _note(claimed))
+            # 3. The ledger knows that the run exists.
+            await self._call(self._ledger.handed_over, claimed.batch_id)
+            log.info("%s %s/%s", "made the run" if new else "the run is there already:", claimed.dag_id, claimed.run_id)
+        # 4. The offsets of its messages may move.
+        self._gatherer.handed_over(batch)
+        self._said.pop(batch.dataset, None)
+
+    async def _commit(self) -> None:
+        offsets = {
+            place: offset
+            for place, offset in self._gatherer.committable().items()
+            if self._committed.get(place) != offset
+        }
+        if offsets and await self._call(self._topic.commit, offsets):
+            self._committed.update(offsets)
+
+    def _say(self, about: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._said.get(about, -SAY_AGAIN) >= SAY_AGAIN:
+            self._said[about] = now
+            log.warning("%s", text)
+
+
+def _conf(batch: Batch) -> dict[str, Any]:
+    files = [item.uri for item in batch.items[:NAMED_FILES]]
+    return {"batch_id": batch.batch_id, "dataset": batch.dataset, "files": files}
+
+
+def _note(batch: Batch) -> str:
+    what = batch.items[0].uri if len(batch.items) == 1 else f"{len(batch.items)} files of {batch.dataset}"
+    return f"{what} → {batch.layer} (batch {batch.batch_id})"

@@ -1,0 +1,133 @@
+"""What a stage DAG's task calls: load the batch, run the layer's Spark job, note the outcome on the run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from contracts.dataset import get_contract, load_contracts
+from contracts.errors import BadWork, ContractError, Permanent, SluiceError
+from contracts.markers import CommitMarker
+from contracts.settings import Settings, load_settings
+from contracts.states import Layer
+
+log = logging.getLogger(__name__)
+
+
+PRELOADED = (
+    "pyspark.sql.connect.session",
+    "consumers.ledger",
+    "ingest.store",
+    "open_data_contract_standard.model",
+    "sluice_listener.api",
+    "spark_jobs.data_preprocessing_job",
+    "spark_jobs.feature_engineering_job",
+    "spark_jobs.session",
+)
+
+
+def preload() -> None:
+    """Import what `run_stage` needs, so that forked tasks find it loaded."""
+    for name in PRELOADED:
+        import_module(name)
+
+
+def run_stage(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping[str, Any]) -> dict[str, int]:
+    """Run the Spark job of a layer for the batch that the run's conf names.
+
+    Returns:
+        `files`, `refused`, `rows_in`, `rows_accepted`, `rows_rejected`, for the task's XCom.
+
+    Raises:
+        AirflowFailException: an error that trying again cannot mend; its cause is ours.
+        Retryable: a server or the job failed; the task may be tried again.
+    """
+    try:
+        return totals(_run_job(layer, dag_id, run_id, attempt, conf))
+    except Permanent as error:
+        raise AirflowFailException(error.message) from error
+
+
+def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping[str, Any]) -> CommitMarker:
+    from consumers.ledger import open_ledger
+    from ingest.store import store_for
+    from spark_jobs import data_preprocessing_job, feature_engineering_job
+    from spark_jobs.session import connect_session
+
+    settings = load_settings()
+    job = data_preprocessing_job if layer is Layer.SILVER else feature_engineering_job
+    with open_ledger(settings) as ledger:
+        batch = ledger.load_batch(_batch_id(conf, dag_id))
+        ledger.started(batch, dag_id, run_id, attempt)
+    contract = get_contract(load_contracts(settings.contracts_dir), batch.dataset)
+    if contract.launch != "connect":
+        raise ContractError(
+            f"The contract of {batch.dataset} has launch: {contract.launch}; only connect is built yet."
+        )
+    store = store_for(settings, "spark")
+    marker: CommitMarker = job.run(connect_session(settings), store, contract, batch, dag_id=dag_id, run_id=run_id)
+    # The rows are committed by now, so a note that cannot be set is logged and left.
+    set_note(settings, dag_id, run_id, outcome(marker))
+    return marker
+
+
+def give_up(dag_id: str, run_id: str, conf: Mapping[str, Any], error: BaseException | str | None) -> None:
+    """Tell the ledger that a run failed for good, so that each file of it has a reason."""
+    from consumers.ledger import open_ledger
+
+    with open_ledger(load_settings()) as ledger:
+        batch = ledger.load_batch(_batch_id(conf, dag_id))
+        told = isinstance(error, SluiceError | AirflowFailException)
+        detail = str(error) if told else f"{type(error).__name__}: {error}"
+        ledger.failed(batch, run_id, detail[:1000])
+
+
+def totals(marker: CommitMarker) -> dict[str, int]:
+    """Counts over a marker's files."""
+    taken = [source for source in marker.sources if source.refused is None]
+    return {
+        "files": len(taken),
+        "refused": len(marker.sources) - len(taken),
+        "rows_in": sum(source.rows_in for source in taken),
+        "rows_accepted": sum(source.rows_accepted for source in taken),
+        "rows_rejected": sum(source.rows_rejected for source in taken),
+    }
+
+
+def outcome(marker: CommitMarker) -> str:
+    """One line for the run's note: file or number of files, and rows."""
+    counts = totals(marker)
+    sources = marker.sources
+    what = sources[0].key if len(sources) == 1 else f"{len(sources)} files of {marker.dataset}"
+    rows = f"{counts['rows_in']:,} rows in, {counts['rows_accepted']:,} accepted, {counts['rows_rejected']:,} rejected"
+    refused = [f"{source.key}: {source.refused}" for source in sources if source.refused is not None]
+    told = f"; refused {', '.join(refused[:5])}" + (f" and {len(refused) - 5} more" if len(refused) > 5 else "")
+    return f"{what} → {marker.table}: {rows}{told if refused else ''} (batch {marker.batch_id})"
+
+
+def set_note(settings: Settings, dag_id: str, run_id: str, note: str) -> None:
+    """Set a run's note, or log why it could not be set."""
+    from sluice_listener.api import service_api
+
+    async def write() -> None:
+        async with service_api(settings) as api:
+            await api.set_note(dag_id, run_id, note)
+
+    try:
+        asyncio.run(write())
+    except SluiceError as error:
+        log.warning("The run keeps its old note. %s", error.message)
+
+
+def _batch_id(conf: Mapping[str, Any], dag_id: str) -> str:
+    batch_id = conf.get("batch_id")
+    if not isinstance(batch_id, str):
+        raise BadWork(
+            f"A run of {dag_id} needs a conf with 'batch_id'. Drop a file instead: the listener makes the run."
+        )
+    return batch_id

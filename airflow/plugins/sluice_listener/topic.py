@@ -1,0 +1,160 @@
+"""Edge: the listener's Kafka consumer and dead-letter producer, made by the Kafka provider's hooks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.providers.apache.kafka.hooks.consume import KafkaConsumerHook
+from airflow.providers.apache.kafka.hooks.produce import KafkaProducerHook
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from contracts.errors import ServiceUnavailable
+
+log = logging.getLogger(__name__)
+
+READ_AT_MOST = 500
+KEPT_BYTES = 64 * 1024
+_CONSUMER_ONLY = (
+    "group.id",
+    "enable.auto.commit",
+    "auto.offset.reset",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "fetch.wait.max.ms",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One Kafka message with its place."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes | None
+    key: bytes | None = None
+
+    @property
+    def place(self) -> str:
+        """`topic[partition]@offset`, for logs."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class GroupConsumerHook(KafkaConsumerHook):
+    """The provider's consumer hook with a group of its own, so that one connection serves every listener."""
+
+    def __init__(self, topics: list[str], kafka_config_id: str, group: str) -> None:
+        super().__init__(topics=topics, kafka_config_id=kafka_config_id)
+        self.group = group
+
+    def _get_client(self, config: dict[str, Any]) -> Consumer:
+        return super()._get_client({**config, "group.id": self.group, "enable.auto.commit": False})
+
+
+class PlainProducerHook(KafkaProducerHook):
+    """The provider's producer hook without the connection's consumer settings, idempotent and acknowledged by all."""
+
+    def _get_client(self, config: dict[str, Any]) -> Producer:
+        plain = {name: value for name, value in config.items() if name not in _CONSUMER_ONLY}
+        return super()._get_client({**plain, "enable.idempotence": True, "delivery.timeout.ms": 10_000})
+
+
+class WorkTopic:
+    """A consumer of one topic. Not safe for threads: call it from one thread only."""
+
+    def __init__(self, topic: str, connection_id: str, group: str) -> None:
+        self._consumer = GroupConsumerHook([topic], connection_id, group).get_consumer()
+        self._held = False
+
+    def read(self, timeout: float) -> list[Message]:
+        """Wait up to `timeout` seconds for a message, then take along what is there already.
+
+        Raises:
+            ServiceUnavailable: the client gave up for good; a new consumer is needed.
+        """
+        first = self._consumer.poll(timeout)
+        if first is None:
+            return []
+        return [
+            Message(raw.topic(), raw.partition(), raw.offset(), raw.value(), raw.key())
+            for raw in (first, *self._consumer.consume(READ_AT_MOST, 0))
+            if not self._is_error(raw)
+        ]
+
+    def hold(self, held: bool) -> None:
+        """Stop or resume fetching, while `read` keeps the membership alive."""
+        if held != self._held:
+            partitions = self._consumer.assignment()
+            (self._consumer.pause if held else self._consumer.resume)(partitions)
+            self._held = held
+
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> bool:
+        """Commit the next offsets to read. False when the group refused: their messages come again."""
+        places = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            log.warning("Offsets %s stay uncommitted (%s); their messages come again.", dict(offsets), error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Leave the group, so that the next member gets the partitions at once."""
+        self._consumer.close()
+
+    @staticmethod
+    def _is_error(raw: Any) -> bool:
+        error = raw.error()
+        if error is None:
+            return False
+        if error.fatal():
+            raise ServiceUnavailable(f"The Kafka consumer gave up: {error}.")
+        log.warning("Kafka reports for %s[%s]: %s", raw.topic(), raw.partition(), error)
+        return True
+
+
+class DeadLetters:
+    """Writes what nobody can process to the dead-letter topic."""
+
+    def __init__(self, topic: str, connection_id: str) -> None:
+        self._topic = topic
+        self._producer = PlainProducerHook(connection_id).get_producer()
+
+    def send(self, message: Message, reason: str, detail: str) -> None:
+        """Write one message with its reason; it is durable on return.
+
+        Raises:
+            ServiceUnavailable: Kafka did not acknowledge it.
+        """
+        failures: list[str] = []
+        body = json.dumps(_letter(message, reason, detail)).encode()
+        self._producer.produce(
+            self._topic,
+            value=body,
+            key=message.key,
+            headers={"reason": reason, "topic": message.topic},
+            on_delivery=lambda error, _: failures.append(str(error)) if error else None,
+        )
+        if self._producer.flush(15) or failures:
+            raise ServiceUnavailable(f"Kafka did not take the dead letter of {message.place}: {failures}.")
+
+
+def _letter(message: Message, reason: str, detail: str) -> dict[str, object]:
+    value = message.value or b""
+    return {
+        "reason": reason,
+        "detail": detail,
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "key": message.key.decode("utf-8", "replace") if message.key else None,
+        "value": base64.b64encode(value[:KEPT_BYTES]).decode(),
+        "value_cut": len(value) > KEPT_BYTES,
+    }

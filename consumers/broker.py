@@ -1,0 +1,264 @@
+"""Edge: Kafka. The only import of kafka-python.
+
+Every function and method raises `ServiceUnavailable` when the broker does not answer, or not yet, and
+`BadWork` for a message that Kafka will never take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import (
+    CommitFailedError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAlreadyExistsError,
+)
+from kafka.structs import OffsetAndMetadata
+from pydantic import BaseModel, ConfigDict
+
+from consumers.topics import DEAD_LETTERS, PARTITIONS
+from contracts.errors import BadWork, ServiceUnavailable
+
+BOOTSTRAP_MS = 5_000
+FLUSH_SECONDS = 30.0
+CLOSE_MS = 3_000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A Kafka message."""
+
+    topic: str
+    partition: int
+    offset: int
+    at: datetime
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def place(self) -> str:
+        """`topic[partition]@offset`."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class TopicOverview(BaseModel):
+    """A topic, and how far its readers are behind."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str
+    partitions: int
+    messages: int
+    """Between the earliest and the latest offset."""
+    lag: dict[str, int]
+    """Consumer group -> messages that it has not committed."""
+
+
+class Producer:
+    """Sends messages; they are durable once `flush` has returned. Connects at the first message.
+
+    After a failure it starts anew at the next message, since an idempotent producer may not recover by itself.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._producer: Any = None
+        self._sent: list[Any] = []
+
+    def send(self, topic: str, key: str, value: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Queue one message."""
+        encoded = [(name, text.encode()) for name, text in (headers or {}).items()]
+        with self._restarting():
+            if self._producer is None:
+                self._producer = self._connect()
+            self._sent.append(self._producer.send(topic, key=key.encode(), value=value, headers=encoded))
+
+    def flush(self) -> None:
+        """Wait until Kafka holds every message sent since the last call; forget them if it does not."""
+        sent, self._sent = self._sent, []
+        if self._producer is None:
+            return
+        with self._restarting():
+            self._producer.flush(timeout=FLUSH_SECONDS)
+            for future in sent:
+                future.get(timeout=0)
+
+    def close(self) -> None:
+        """Close the connection; what was not flushed may be lost."""
+        producer, self._producer, self._sent = self._producer, None, []
+        if producer is not None:
+            producer.close(timeout=CLOSE_MS / 1000)
+
+    @contextmanager
+    def _restarting(self) -> Iterator[None]:
+        try:
+            with _errors(self._bootstrap):
+                yield
+        except ServiceUnavailable:
+            self.close()
+            raise
+
+    def _connect(self) -> KafkaProducer:
+        return KafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            bootstrap_timeout_ms=BOOTSTRAP_MS,
+            client_id="sluice-router",
+            acks="all",
+            enable_idempotence=True,
+            allow_auto_create_topics=False,
+            # Short of FLUSH_SECONDS, so that a message that does not get through fails before the flush does.
+            delivery_timeout_ms=25_000,
+            request_timeout_ms=10_000,
+            max_block_ms=10_000,
+            reconnect_backoff_max_ms=1_000,
+        )
+
+
+class Consumer:
+    """Reads topics as a member of a group; offsets move only by `commit`."""
+
+    def __init__(self, bootstrap: str, group: str, topics: Sequence[str]) -> None:
+        with _errors(bootstrap):
+            self._consumer = KafkaConsumer(
+                *topics,
+                bootstrap_servers=bootstrap,
+                bootstrap_timeout_ms=BOOTSTRAP_MS,
+                group_id=group,
+                client_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                allow_auto_create_topics=False,
+                # The broker answers as soon as it has one byte; this only bounds how long an idle fetch hangs.
+                fetch_max_wait_ms=200,
+                # A killed router's partitions pass on in seconds (45 s by default).
+                session_timeout_ms=6_000,
+                heartbeat_interval_ms=1_500,
+                request_timeout_ms=15_000,
+                reconnect_backoff_max_ms=1_000,
+                metadata_max_age_ms=30_000,
+            )
+        self._bootstrap = bootstrap
+
+    def poll(self, timeout_ms: int, max_records: int) -> list[Record]:
+        """The next messages, in order per partition; none after `timeout_ms`."""
+        with _errors(self._bootstrap):
+            found = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
+        return [_record(message) for messages in found.values() for message in messages]
+
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Store for the group from where to go on, per (topic, partition)."""
+        positions = {TopicPartition(*source): OffsetAndMetadata(offset, "", -1) for source, offset in offsets.items()}
+        with _errors(self._bootstrap):
+            self._consumer.commit(positions, timeout_ms=10_000)
+
+    def close(self) -> None:
+        """Leave the group, so that its partitions pass on at once."""
+        self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+
+def ensure_topics(bootstrap: str, partitions: Mapping[str, int] = PARTITIONS) -> None:
+    """Make the topics that are not there yet and wait until they can be used. Dead letters are kept for ever."""
+    with _admin(bootstrap) as admin:
+        missing = sorted(set(partitions) - set(admin.list_topics()))
+        for topic in missing:
+            configs = {"retention.ms": "-1"} if topic == DEAD_LETTERS else {}
+            wanted = {"num_partitions": partitions[topic], "replication_factor": -1, "configs": configs}
+            try:
+                admin.create_topics({topic: wanted})
+            except TopicAlreadyExistsError:
+                continue  # Another bootstrap was quicker.
+        admin.wait_for_topics(sorted(partitions))
+
+
+def topics_overview(bootstrap: str) -> list[TopicOverview]:
+    """The topics of the broker by name, without Kafka's own."""
+    with _admin(bootstrap) as admin:
+        names = sorted(name for name in admin.list_topics() if not name.startswith("__"))
+        described = {topic["name"]: topic["partitions"] for topic in admin.describe_topics(names)} if names else {}
+        parts = [TopicPartition(name, p["partition_index"]) for name in names for p in described[name]]
+        first = admin.list_partition_offsets(dict.fromkeys(parts, OffsetSpec.EARLIEST)) if parts else {}
+        last = admin.list_partition_offsets(dict.fromkeys(parts, OffsetSpec.LATEST)) if parts else {}
+        groups = sorted(group["group_id"] for group in admin.list_groups())
+        committed = admin.list_group_offsets(groups) if groups else {}
+    overview = []
+    for name in names:
+        own = [part for part in parts if part.topic == name]
+        lag = {}
+        for group in groups:
+            read = {part: committed[group][part].offset for part in own if part in committed.get(group, {})}
+            if any(offset >= 0 for offset in read.values()):
+                lag[group] = sum(last[part].offset - max(read.get(part, 0), first[part].offset) for part in own)
+        messages = sum(last[part].offset - first[part].offset for part in own)
+        overview.append(TopicOverview(topic=name, partitions=len(own), messages=messages, lag=lag))
+    return overview
+
+
+def follow(bootstrap: str, topics: Sequence[str]) -> Iterator[Record]:
+    """The messages that come into some topics from now on, without end; reads as no group, so nobody is disturbed."""
+    with _errors(bootstrap):
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap,
+            bootstrap_timeout_ms=BOOTSTRAP_MS,
+            group_id=None,
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+        )
+    try:
+        with _errors(bootstrap):
+            parts = [TopicPartition(name, p) for name in topics for p in consumer.partitions_for_topic(name) or ()]
+            consumer.assign(parts)
+            for part, offset in consumer.end_offsets(parts).items():
+                # A fixed position: `seek_to_end` is carried out at the first poll, which may come later.
+                consumer.seek(part, offset)
+        while True:
+            with _errors(bootstrap):
+                found = consumer.poll(timeout_ms=500)
+            for messages in found.values():
+                yield from map(_record, messages)
+    finally:
+        consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+
+@contextmanager
+def _admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
+    with _errors(bootstrap):
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=BOOTSTRAP_MS)
+        try:
+            yield admin
+        finally:
+            admin.close()
+
+
+@contextmanager
+def _errors(bootstrap: str) -> Iterator[None]:
+    """Turn kafka-python's errors into ours."""
+    try:
+        yield
+    except MessageSizeTooLargeError as error:
+        raise BadWork("A message is larger than Kafka takes (1 MB).") from error
+    except CommitFailedError as error:
+        raise ServiceUnavailable(
+            "Kafka gave this reader's partitions to another one before it committed; they are read again."
+        ) from error
+    except (KafkaError, OSError) as error:
+        raise ServiceUnavailable(
+            f"Kafka at {bootstrap} gave no proper answer ({type(error).__name__}). Is it up? `sluice status` tells."
+        ) from error
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        at=datetime.fromtimestamp(message.timestamp / 1000, UTC),
+        key=message.key,
+        value=message.value,
+    )

@@ -1,0 +1,517 @@
+"""Edge: the ledger in Postgres, one row per version (etag) of a bronze object. The only SQL on it.
+
+Every method is one transaction and may be repeated. All of them raise:
+
+    ServiceUnavailable: Postgres does not answer, after a few tries.
+    IllegalTransition: a change of state that no file makes.
+    AccountingMismatch: rows in are not rows accepted + rejected (I3).
+    BadWork: a value that Postgres cannot hold, or a batch that nobody registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
+from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable, SluiceError
+from contracts.markers import CommitMarker, SourceResult
+from contracts.settings import Settings
+from contracts.states import FileState, Hop, Layer, Reason
+from contracts.story import FileStory, LayerResult, Passage
+from contracts.work import Batch, WorkItem
+
+T = TypeVar("T")
+Name = tuple[str, str, str]
+Fate = tuple[str, str, str, str, str | None, str | None]
+"""A version, and the state, reason and detail that it gets."""
+Work = Callable[[Connection[DictRow]], T]
+
+CONNECT_SECONDS = 4.0
+TRIES = 3
+
+_KNOWN = """
+WITH asked AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag))
+SELECT f.* FROM asked JOIN ledger.files f USING (bucket, key, etag)
+UNION
+SELECT f.* FROM (SELECT DISTINCT bucket, key FROM asked) a CROSS JOIN LATERAL (
+    SELECT * FROM ledger.files n WHERE n.bucket = a.bucket AND n.key = a.key
+    ORDER BY n.sequencer DESC LIMIT 1) f
+"""
+_REOPEN = """
+UPDATE ledger.files f SET state = 'received', reason = NULL, detail = NULL
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag)
+WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
+"""
+_FILES = """
+INSERT INTO ledger.files AS f (bucket, key, etag, dataset, state, reason, detail, size, sequencer, put_at)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
+                     %s::bigint[], %s::text[], %s::timestamptz[])
+ON CONFLICT (bucket, key, etag) DO UPDATE SET
+    dataset = excluded.dataset, state = excluded.state, reason = excluded.reason, detail = excluded.detail,
+    size = excluded.size, sequencer = excluded.sequencer, put_at = excluded.put_at, updated_at = now()
+"""
+_SEEN_AGAIN = """
+UPDATE ledger.files f SET sequencer = a.sequencer
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag, sequencer)
+WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
+"""
+_SUPERSEDE = """
+WITH old AS (
+    UPDATE ledger.files f SET state = 'ignored', reason = 'superseded', updated_at = now(),
+           detail = 'Version ' || a.etag || ' was written later.'
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag, sequencer)
+    WHERE f.bucket = a.bucket AND f.key = a.key AND f.etag <> a.etag
+      AND f.state = 'received' AND f.sequencer < a.sequencer
+    RETURNING f.bucket, f.key, f.etag, f.detail)
+INSERT INTO ledger.history (bucket, key, etag, at, hop, state, reason, detail)
+SELECT bucket, key, etag, now(), 'routed', 'ignored', 'superseded', detail FROM old
+"""
+# COPY: three rows an event are most of what the router writes, and arrays of them cost three times the time.
+_HISTORY = """
+COPY ledger.history (bucket, key, etag, at, hop, state, layer, attempt, run_id, reason, detail) FROM STDIN
+"""
+_UNCLAIMED = """
+SELECT a.position FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[])
+    WITH ORDINALITY AS a (bucket, key, etag, version, position)
+WHERE NOT EXISTS (
+    SELECT FROM ledger.batch_items i JOIN ledger.batches b USING (batch_id)
+    WHERE (i.layer, i.bucket, i.key, i.etag, i.version) = (%s, a.bucket, a.key, a.etag, a.version)
+      AND b.dataset = %s AND b.handed_over_at IS NOT NULL)
+ORDER BY a.position
+"""
+_BATCH_ITEMS = """
+INSERT INTO ledger.batch_items (batch_id, position, layer, bucket, key, etag, version, size, rows)
+SELECT %s, a.position, %s, a.bucket, a.key, a.etag, a.version, a.size, a.rows
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
+    WITH ORDINALITY AS a (bucket, key, etag, version, size, rows, position)
+"""
+# Files that ended are left alone, but a marker overrules "superseded" and "the run failed".
+_MOVE = """
+UPDATE ledger.files f SET state = a.state, reason = a.reason, detail = a.detail, updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+    AS a (bucket, key, etag, state, reason, detail)
+WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
+  AND (f.state IN ('received', 'running')
+       OR (a.state IN ('running', 'done') AND f.reason IN ('run_failed', 'superseded') AND %s))
+"""
+_UNKNOWN_FILES = """
+INSERT INTO ledger.files (bucket, key, etag, dataset, state, size, sequencer)
+SELECT a.bucket, a.key, a.etag, %s, 'received', a.size, repeat('0', 32)
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[]) AS a (bucket, key, etag, size)
+ON CONFLICT DO NOTHING
+"""
+_RESULTS = """
+INSERT INTO ledger.results AS r (layer, table_name, dag_id, run_id, batch_id, snapshot_id, at,
+                                 bucket, key, etag, rows_in, rows_accepted, rows_rejected)
+SELECT %s, %s, %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
+       %s::bigint[], %s::bigint[], %s::bigint[]) AS a
+ON CONFLICT (bucket, key, etag, layer) DO UPDATE SET
+    table_name = excluded.table_name, dag_id = excluded.dag_id, run_id = excluded.run_id,
+    batch_id = excluded.batch_id, snapshot_id = excluded.snapshot_id, at = excluded.at, rows_in = excluded.rows_in,
+    rows_accepted = excluded.rows_accepted, rows_rejected = excluded.rows_rejected
+WHERE r.at <= excluded.at
+"""
+_STORIES = """
+SELECT * FROM ledger.files
+WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(dataset)s::text IS NULL OR dataset = %(dataset)s)
+  AND (%(since)s::timestamptz IS NULL OR updated_at >= %(since)s)
+ORDER BY updated_at DESC, bucket, key, etag LIMIT %(limit)s
+"""
+_PASSAGES = """
+SELECT h.* FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag)
+JOIN ledger.history h USING (bucket, key, etag) ORDER BY h.at, h.id
+"""
+_LAYERS = """
+SELECT r.* FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag)
+JOIN ledger.results r USING (bucket, key, etag) ORDER BY r.layer DESC
+"""
+
+
+class Ledger:
+    """The ledger of one stack; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        self._pool: ConnectionPool[Connection[DictRow]] = ConnectionPool(
+            url,
+            connection_class=Connection[DictRow],
+            kwargs={"row_factory": dict_row, "connect_timeout": int(CONNECT_SECONDS)},
+            min_size=1,
+            max_size=4,
+            timeout=CONNECT_SECONDS,
+            open=False,
+        )
+
+    def __enter__(self) -> Ledger:
+        self._pool.open()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+    def apply(self, names: Iterable[Name], plan: Callable[[KnownFiles], tuple[T, Changes]]) -> T:
+        """Read what is known of some versions, let `plan` decide, and store what it decided, all or nothing.
+
+        Args:
+            names: (bucket, key, etag) of each version.
+            plan: gets those rows and each object's newest; may be called again when the transaction is.
+
+        Returns:
+            The first part of what `plan` returned.
+        """
+        asked = _columns(names, 3)
+
+        def work(connection: Connection[DictRow]) -> T:
+            known = KnownFiles(map(_file_row, connection.execute(_KNOWN, asked).fetchall()))
+            result, changes = plan(known)
+            _write(connection, changes)
+            return result
+
+        return self._run(work)
+
+    def unclaimed(self, layer: Layer, dataset: str, items: Sequence[WorkItem]) -> list[WorkItem]:
+        """Those items, in their order, that are in no batch whose DAG run exists."""
+        columns = _columns(((i.bucket, i.key, i.etag, i.version) for i in items), 4)
+        rows = self._run(lambda c: c.execute(_UNCLAIMED, [*columns, str(layer), dataset]).fetchall())
+        return [items[row["position"] - 1] for row in rows]
+
+    def claim(self, batch: Batch) -> bool:
+        """Register a batch; its files are then running.
+
+        Returns:
+            False when it is registered already; nothing changes then.
+        """
+
+        def work(connection: Connection[DictRow]) -> bool:
+            new = connection.execute(
+                "INSERT INTO ledger.batches (batch_id, layer, dataset) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (batch.batch_id, str(batch.layer), batch.dataset),
+            )
+            if new.rowcount == 0:
+                return False
+            items = _columns(((i.bucket, i.key, i.etag, i.version, i.size, i.rows) for i in batch.items), 6)
+            connection.execute(_BATCH_ITEMS, [batch.batch_id, str(batch.layer), *items])
+            _move(connection, [_fate(_name(item), FileState.RUNNING) for item in batch.items])
+            _add_history(connection, _batch_history(batch, Hop.CLAIMED, batch.run_id))
+            return True
+
+        return self._run(work)
+
+    def handed_over(self, batch_id: str) -> None:
+        """The batch's DAG run exists: its items count as claimed from now on."""
+        self._run(lambda connection: _hand_over(connection, batch_id))
+
+    def load_batch(self, batch_id: str) -> Batch:
+        """The batch of that id.
+
+        Raises:
+            BadWork: nobody registered it.
+        """
+
+        def work(connection: Connection[DictRow]) -> tuple[DictRow | None, list[DictRow]]:
+            head = connection.execute("SELECT * FROM ledger.batches WHERE batch_id = %s", (batch_id,)).fetchone()
+            items = connection.execute(
+                "SELECT * FROM ledger.batch_items WHERE batch_id = %s ORDER BY position", (batch_id,)
+            ).fetchall()
+            return head, items
+
+        head, items = self._run(work)
+        if head is None:
+            raise BadWork(
+                f"No batch {batch_id!r} is in the ledger. Stage runs are made by the listener; to run a file again, "
+                "drop it again.",
+                batch_id=batch_id,
+            )
+        fields = ("bucket", "key", "etag", "version", "size", "rows")
+        return Batch(
+            batch_id=batch_id,
+            layer=head["layer"],
+            dataset=head["dataset"],
+            items=tuple(WorkItem(**{name: item[name] for name in fields}) for item in items),
+        )
+
+    def started(self, batch: Batch, dag_id: str, run_id: str, attempt: int) -> None:
+        """The stage's job begins to work on the batch."""
+
+        def work(connection: Connection[DictRow]) -> None:
+            _hand_over(connection, batch.batch_id)
+            _add_history(connection, _batch_history(batch, Hop.STARTED, run_id, attempt=attempt, detail=dag_id or None))
+
+        self._run(work)
+
+    def failed(self, batch: Batch, run_id: str, detail: str) -> None:
+        """A run gave up: its files that are not done are quarantined, so that dropping them again starts them anew."""
+
+        def work(connection: Connection[DictRow]) -> None:
+            reason = Reason.RUN_FAILED
+            _move(connection, [_fate(_name(item), reason.state, reason, detail) for item in batch.items])
+            _add_history(connection, _batch_history(batch, Hop.FAILED, run_id, reason=reason, detail=detail))
+
+        self._run(work)
+
+    def record_marker(self, marker: CommitMarker) -> None:
+        """Store what a batch did to a layer: rows and snapshot, and the files it refused.
+
+        A file whose gold is committed is done. A marker that was recorded before changes nothing.
+        """
+        self._run(lambda connection: _record_marker(connection, marker))
+
+    def story(self, bucket: str, key: str, etag: str | None = None) -> FileStory | None:
+        """What became of one version of an object; of its newest when `etag` is None. None: not known."""
+
+        def work(connection: Connection[DictRow]) -> list[FileStory]:
+            return _tell(
+                connection,
+                connection.execute(
+                    "SELECT * FROM ledger.files WHERE bucket = %s AND key = %s AND (%s::text IS NULL OR etag = %s) "
+                    "ORDER BY sequencer DESC LIMIT 1",
+                    (bucket, key, etag, etag),
+                ).fetchall(),
+            )
+
+        return next(iter(self._run(work)), None)
+
+    def stories(
+        self,
+        state: FileState | None = None,
+        dataset: str | None = None,
+        since: datetime | None = None,
+        limit: int = 100,
+    ) -> list[FileStory]:
+        """The versions that changed last, newest change first, at most `limit`."""
+        asked = {"state": state and str(state), "dataset": dataset, "since": since, "limit": limit}
+        return self._run(lambda connection: _tell(connection, connection.execute(_STORIES, asked).fetchall()))
+
+    def _run(self, work: Work[T]) -> T:
+        # A connection that a restart of Postgres broke is met once per pooled connection; a deadlock is rare.
+        tries = Retrying(
+            retry=retry_if_exception_type(ServiceUnavailable),
+            stop=stop_after_attempt(TRIES),
+            wait=wait_exponential(multiplier=0.05, max=0.5),
+            reraise=True,
+        )
+        result: T = tries(self._once, work)
+        return result
+
+    def _once(self, work: Work[T]) -> T:
+        try:
+            with self._pool.connection() as connection:
+                return work(connection)
+        except psycopg.Error as error:
+            raise _mapped(error) from error
+        except UnicodeEncodeError as error:
+            raise BadWork("A value for the ledger is not text that can be written as UTF-8.") from error
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger of a stack, to be used as a context manager."""
+    return Ledger(settings.postgres_url("ledger", "lake"))
+
+
+def _mapped(error: psycopg.Error) -> SluiceError:
+    constraint = error.diag.constraint_name
+    if constraint in ("legal_transition", "append_only"):
+        return IllegalTransition(f"The ledger refused a change: {error.diag.message_primary}.")
+    if constraint == "rows_accounted":
+        return AccountingMismatch("The ledger refused a result: rows in are not rows accepted + rows rejected.")
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return BadWork(f"The ledger cannot hold a value: {type(error).__name__} ({constraint or error.sqlstate}).")
+    return ServiceUnavailable(f"The ledger does not answer ({type(error).__name__}); is Postgres up?")
+
+
+def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Rows as one array per column, for unnest."""
+    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
+    return columns or [[] for _ in range(width)]
+
+
+def _name(of: WorkItem | SourceResult) -> Name:
+    return of.bucket, of.key, of.etag
+
+
+def _padded(sequencer: str) -> str:
+    return sequencer.rjust(32, "0")
+
+
+def _text(value: object | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _file_row(row: DictRow) -> FileRow:
+    return FileRow(
+        bucket=row["bucket"],
+        key=row["key"],
+        etag=row["etag"],
+        sequencer=row["sequencer"],
+        state=FileState(row["state"]),
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        detail=row["detail"],
+        dataset=row["dataset"],
+        size=row["size"],
+        put_at=row["put_at"],
+    )
+
+
+def _write(connection: Connection[DictRow], changes: Changes) -> None:
+    if changes.reopened:
+        connection.execute(_REOPEN, _columns(sorted(changes.reopened), 3))
+    if changes.files:
+        # Sorted: two transactions that meet the same rows take them in one order.
+        rows = [changes.files[name] for name in sorted(changes.files)]
+        connection.execute(_FILES, _columns(map(_file_values, rows), 10))
+    if changes.seen_again:
+        seen = ((*name, _padded(changes.seen_again[name])) for name in sorted(changes.seen_again))
+        connection.execute(_SEEN_AGAIN, _columns(seen, 4))
+    if changes.superseding:
+        newest = [changes.superseding[name] for name in sorted(changes.superseding)]
+        values = ((row.bucket, row.key, row.etag, _padded(row.sequencer)) for row in newest)
+        connection.execute(_SUPERSEDE, _columns(values, 4))
+    _add_history(connection, changes.history)
+
+
+def _file_values(row: FileRow) -> tuple[object, ...]:
+    name = (row.bucket, row.key, row.etag)
+    fate = (row.dataset, str(row.state), _text(row.reason), row.detail)
+    return *name, *fate, row.size, _padded(row.sequencer), row.put_at
+
+
+def _add_history(connection: Connection[DictRow], rows: Sequence[HistoryRow]) -> None:
+    if not rows:
+        return
+    with connection.cursor() as cursor, cursor.copy(_HISTORY) as copy:
+        for r in rows:
+            head = (r.bucket, r.key, r.etag, r.at, str(r.hop), _text(r.state), _text(r.layer))
+            copy.write_row((*head, r.attempt, r.run_id, _text(r.reason), r.detail))
+
+
+def _batch_history(
+    batch: Batch,
+    hop: Hop,
+    run_id: str,
+    attempt: int | None = None,
+    reason: Reason | None = None,
+    detail: str | None = None,
+) -> list[HistoryRow]:
+    now = datetime.now(UTC)
+    return [
+        HistoryRow(
+            *_name(item),
+            at=now,
+            hop=hop,
+            layer=batch.layer,
+            attempt=attempt,
+            run_id=run_id,
+            reason=reason,
+            detail=detail,
+        )
+        for item in batch.items
+    ]
+
+
+def _hand_over(connection: Connection[DictRow], batch_id: str) -> None:
+    connection.execute(
+        "UPDATE ledger.batches SET handed_over_at = now() WHERE batch_id = %s AND handed_over_at IS NULL", (batch_id,)
+    )
+
+
+def _move(connection: Connection[DictRow], fates: Iterable[Fate], overrule: bool = False) -> None:
+    ordered: list[Fate] = sorted(fates, key=_name_of_fate)
+    connection.execute(_MOVE, [*_columns(ordered, 6), overrule])
+
+
+def _name_of_fate(fate: Fate) -> Name:
+    return fate[0], fate[1], fate[2]
+
+
+def _fate(name: Name, state: FileState, reason: Reason | None = None, detail: str | None = None) -> Fate:
+    return *name, str(state), _text(reason), detail
+
+
+def _record_marker(connection: Connection[DictRow], marker: CommitMarker) -> None:
+    new = connection.execute(
+        "INSERT INTO ledger.commits (table_name, batch_id, snapshot_id, committed_at) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT DO NOTHING",
+        (marker.table, marker.batch_id, marker.snapshot_id or 0, marker.committed_at),
+    )
+    if new.rowcount == 0:
+        return
+    sources = sorted(marker.sources, key=_name)
+    sizes = _columns(((*_name(source), source.size) for source in sources), 4)
+    connection.execute(_UNKNOWN_FILES, [marker.dataset, *sizes])
+    accepted = [source for source in sources if source.refused is None]
+    _store_results(connection, marker, accepted)
+    state = FileState.DONE if marker.layer == Layer.GOLD else FileState.RUNNING
+    _move(connection, [_fate(_name(source), state) for source in accepted], overrule=True)
+    refused = ((_name(source), source.refused, source.detail) for source in sources if source.refused is not None)
+    _move(connection, [_fate(name, reason.state, reason, detail) for name, reason, detail in refused])
+    now = datetime.now(UTC)
+    _add_history(connection, [row for source in sources for row in _marker_history(marker, source, now)])
+
+
+def _store_results(connection: Connection[DictRow], marker: CommitMarker, accepted: Sequence[SourceResult]) -> None:
+    head = [str(marker.layer), marker.table, marker.dag_id or None, marker.run_id or None, marker.batch_id]
+    rows = ((*_name(s), s.rows_in, s.rows_accepted, s.rows_rejected) for s in accepted)
+    connection.execute(_RESULTS, [*head, marker.snapshot_id, marker.committed_at, *_columns(rows, 6)])
+
+
+def _marker_history(marker: CommitMarker, source: SourceResult, now: datetime) -> list[HistoryRow]:
+    name, layer, run_id = _name(source), marker.layer, marker.run_id or None
+    if source.refused is not None:
+        hop = Hop.QUARANTINED if source.refused.state == FileState.QUARANTINED else Hop.RECORDED
+        ended = HistoryRow(
+            *name,
+            at=marker.committed_at,
+            hop=hop,
+            state=source.refused.state,
+            layer=layer,
+            run_id=run_id,
+            reason=source.refused,
+            detail=source.detail or None,
+        )
+        return [ended]
+    rows = f"{source.rows_in} rows in, {source.rows_accepted} accepted, {source.rows_rejected} rejected"
+    committed = HistoryRow(*name, at=marker.committed_at, hop=Hop.COMMITTED, layer=layer, run_id=run_id, detail=rows)
+    return [committed, HistoryRow(*name, at=now, hop=Hop.RECORDED, layer=layer, run_id=run_id)]
+
+
+def _tell(connection: Connection[DictRow], files: Sequence[DictRow]) -> list[FileStory]:
+    names = _columns(((file["bucket"], file["key"], file["etag"]) for file in files), 3)
+    passages: dict[Name, list[Passage]] = {}
+    for row in connection.execute(_PASSAGES, names):
+        told = Passage(
+            hop=row["hop"],
+            at=row["at"],
+            layer=row["layer"],
+            run_id=row["run_id"],
+            detail=row["detail"] or row["reason"],
+        )
+        passages.setdefault((row["bucket"], row["key"], row["etag"]), []).append(told)
+    layers: dict[Name, list[LayerResult]] = {}
+    for row in connection.execute(_LAYERS, names):
+        result = LayerResult(table=row["table_name"], **{field: row[field] for field in _RESULT_FIELDS})
+        layers.setdefault((row["bucket"], row["key"], row["etag"]), []).append(result)
+    return [_story(file, passages, layers) for file in files]
+
+
+_RESULT_FIELDS = ("layer", "dag_id", "run_id", "snapshot_id", "rows_in", "rows_accepted", "rows_rejected")
+
+
+def _story(file: DictRow, passages: dict[Name, list[Passage]], layers: dict[Name, list[LayerResult]]) -> FileStory:
+    name = (file["bucket"], file["key"], file["etag"])
+    fields = ("bucket", "key", "etag", "size", "dataset", "state", "reason", "detail")
+    return FileStory(
+        **{field: file[field] for field in fields},
+        timeline=tuple(passages.get(name, ())),
+        layers=tuple(layers.get(name, ())),
+    )

@@ -1,0 +1,298 @@
+"""The router: bucket events become ledger rows, work for the stages, and dead letters.
+
+`python -m consumers.router` runs it for the stack that the environment names, until SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import FrameType
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity.nap import sleep_using_event
+from tenacity.stop import stop_when_event_set
+
+from consumers.broker import Consumer, Producer, Record
+from consumers.dead_letters import DeadLetter, dead_letter
+from consumers.ledger import Ledger, open_ledger
+from consumers.logs import configure_logs
+from consumers.routing import (
+    Arrival,
+    Decision,
+    End,
+    FetchMarker,
+    Repeat,
+    UnknownBucket,
+    Work,
+    gold_work,
+    plan,
+    silver_work,
+)
+from consumers.topics import DEAD_LETTERS, EVENT_TOPICS, ROUTER_GROUP, WORK_TOPICS
+from consumers.watched_contracts import WatchedContracts
+from contracts.errors import BadEvent, BadWork, Permanent, Retryable, SluiceError
+from contracts.events import parse_events
+from contracts.markers import CommitMarker, parse_marker
+from contracts.settings import HOST, Settings, load_settings
+from contracts.states import Layer
+from contracts.work import WorkMessage
+from ingest.store import Store, store_for
+
+POLL_MS = 250
+MAX_RECORDS = 2_000
+MAX_MARKER_BYTES = 32 * 1024 * 1024
+"""A marker of 1,000 files with the longest keys has about 8 MB."""
+SLOWEST_RETRY_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+EVENTS = Counter("sluice_router_events", "Bucket events by what became of them", ["topic", "decision"])
+WORK = Counter("sluice_router_work_files", "Files handed on to a stage", ["layer"])
+DEAD = Counter("sluice_router_dead_letters", "Messages that could not be routed", ["reason"])
+LOOP = Histogram("sluice_router_loop_seconds", "From messages read to offsets committed")
+LAST_LOOP = Gauge("sluice_router_last_loop_timestamp_seconds", "When the loop last came around without an error")
+
+
+@dataclass(slots=True)
+class Outbox:
+    """What a poll of messages hands on."""
+
+    work: list[WorkMessage] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+
+class Router:
+    """Reads bucket events and hands them on; any number of them share the work as one Kafka group."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Consumer],
+        producer: Producer,
+        ledger: Ledger,
+        store: Store,
+        contracts: WatchedContracts,
+        stopping: threading.Event,
+    ) -> None:
+        self._connect = connect
+        self._producer = producer
+        self._ledger = ledger
+        self._store = store
+        self._contracts = contracts
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """Route until `stopping` is set; what is under way is finished first.
+
+        A server that is down is waited for. What was not committed by then is read again.
+        """
+        while not self._stopping.is_set():
+            try:
+                self._until_broken()
+            except Retryable as error:
+                log.warning("reconnecting", detail=error.message)
+                self._stopping.wait(1.0)
+
+    def step(self, consumer: Consumer) -> int:
+        """Route one poll of messages.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            Retryable: Kafka failed, or another server did and the router is being stopped; nothing was committed.
+        """
+        # 1. Read. Nothing new is durable, so a crash from here on reads the same messages again.
+        records = consumer.poll(POLL_MS, MAX_RECORDS)
+        if records:
+            with LOOP.time():
+                # 2. to 4. Ledger, then Kafka; each may be repeated as a whole.
+                self._patiently(lambda: self.hand_on(records))
+                # 5. Move the offsets: ledger, work and dead letters are durable by now (I6).
+                consumer.commit({(r.topic, r.partition): r.offset + 1 for r in records})
+        LAST_LOOP.set(time.time())
+        return len(records)
+
+    def hand_on(self, records: Sequence[Record]) -> None:
+        """Make everything durable that some messages stand for.
+
+        Raises:
+            Retryable: a server did not answer; a repeat is safe.
+        """
+        now = datetime.now(UTC)
+        outbox = Outbox()
+        arrivals = self._parse(records, outbox, now)
+        # 2. One ledger transaction: afterwards every file's state and reason is durable.
+        decided = self._decide(arrivals, outbox, now)
+        # 3. A ledger transaction per commit marker: afterwards its row counts are durable.
+        works = []
+        for record, arrival, decision in decided:
+            _tell(record, arrival, decision)
+            chosen = decision.again if isinstance(decision, Repeat) else decision
+            if isinstance(chosen, Work):
+                works.append(chosen)
+            elif isinstance(chosen, End) and chosen.dead_letter:
+                outbox.dead.append(dead_letter(record, chosen.reason, now, f"{chosen.detail} {chosen.reason.advice}"))
+            elif isinstance(chosen, FetchMarker):
+                self._take_marker(record, arrival, chosen.layer, outbox, now)
+            elif isinstance(chosen, UnknownBucket):
+                why = BadEvent(f"The event is of bucket {arrival.event.bucket!r}, which is no layer of this stack.")
+                outbox.dead.append(dead_letter(record, why, now))
+        outbox.work += silver_work(works, now)
+        # 4. Kafka holds the work and the dead letters once the flush returns.
+        self._send(outbox)
+
+    def _until_broken(self) -> None:
+        consumer = self._connect()
+        try:
+            while not self._stopping.is_set():
+                self.step(consumer)
+        finally:
+            consumer.close()
+
+    def _patiently(self, work: Callable[[], None]) -> None:
+        Retrying(
+            retry=retry_if_exception_type(Retryable),
+            wait=wait_random_exponential(multiplier=0.2, max=SLOWEST_RETRY_SECONDS),
+            stop=stop_when_event_set(self._stopping),
+            sleep=sleep_using_event(self._stopping),
+            before_sleep=_log_retry,
+            reraise=True,
+        )(work)
+
+    def _parse(self, records: Sequence[Record], outbox: Outbox, now: datetime) -> list[tuple[Record, Arrival]]:
+        arrivals = []
+        for record in records:
+            try:
+                arrivals += [(record, Arrival(event, record.at)) for event in parse_events(record.value)]
+            except BadEvent as error:
+                EVENTS.labels(record.topic, "BadEvent").inc()
+                outbox.dead.append(dead_letter(record, error, now))
+        return arrivals
+
+    def _decide(
+        self, arrivals: Sequence[tuple[Record, Arrival]], outbox: Outbox, now: datetime
+    ) -> list[tuple[Record, Arrival, Decision]]:
+        if not arrivals:
+            return []
+        try:
+            decisions = self._record([arrival for _, arrival in arrivals], now)
+            return [(*pair, decision) for pair, decision in zip(arrivals, decisions, strict=True)]
+        except Permanent as error:
+            # The ledger refuses one of them; alone it is told from the others, which go on.
+            if len(arrivals) == 1:
+                outbox.dead.append(dead_letter(arrivals[0][0], error, now))
+                return []
+            return [decided for pair in arrivals for decided in self._decide([pair], outbox, now)]
+
+    def _record(self, arrivals: Sequence[Arrival], now: datetime) -> list[Decision]:
+        contracts = self._contracts.current()
+        names = {(a.event.bucket, a.event.key, a.event.etag) for a in arrivals}
+        return self._ledger.apply(names, lambda known: plan(arrivals, contracts, known, now))
+
+    def _take_marker(self, record: Record, arrival: Arrival, layer: Layer, outbox: Outbox, now: datetime) -> None:
+        try:
+            marker = self._marker(arrival.event.bucket, arrival.event.key, layer)
+            self._ledger.record_marker(marker)
+        except Permanent as error:
+            log.error("marker_refused", place=record.place, key=arrival.event.key, detail=error.message)
+            outbox.dead.append(dead_letter(record, error, now))
+            return
+        if layer == Layer.SILVER:
+            outbox.work += gold_work(marker, now)
+
+    def _marker(self, bucket: str, key: str, layer: Layer) -> CommitMarker:
+        marker = parse_marker(self._store.get_bytes(bucket, key, MAX_MARKER_BYTES))
+        if marker.layer != layer or marker.key != key:
+            raise BadWork(f"{bucket}/{key!r} holds a marker of {marker.layer}, whose place would be {marker.key!r}.")
+        if marker.dataset not in self._contracts.current():
+            raise BadWork(f"The marker {bucket}/{key!r} is of the dataset {marker.dataset!r}, which has no contract.")
+        return marker
+
+    def _send(self, outbox: Outbox) -> None:
+        for message in outbox.work:
+            value = message.model_dump_json().encode()
+            self._producer.send(WORK_TOPICS[message.layer], message.dataset, value)
+        for letter in outbox.dead:
+            headers = {"reason": letter.reason, "source": letter.place}
+            self._producer.send(DEAD_LETTERS, letter.place, letter.model_dump_json().encode(), headers)
+        self._producer.flush()
+        for message in outbox.work:
+            WORK.labels(message.layer).inc(len(message.items))
+        for letter in outbox.dead:
+            DEAD.labels(letter.reason).inc()
+            log.warning("dead_letter", place=letter.place, reason=letter.reason, detail=letter.detail)
+
+
+def _tell(record: Record, arrival: Arrival, decision: Decision) -> None:
+    kind = type(decision).__name__
+    EVENTS.labels(record.topic, kind).inc()
+    log.info(
+        "event",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        name=arrival.event.name,
+        bucket=arrival.event.bucket,
+        key=arrival.event.key,
+        decision=kind,
+        reason=decision.reason if isinstance(decision, End) else None,
+    )
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.warning("retrying", attempt=state.attempt_number, detail=str(error))
+
+
+def main() -> int:
+    """Run the router until a signal ends it. Returns the exit code."""
+    configure_logs()
+    settings = load_settings()
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        _serve(settings, stopping)
+    except SluiceError as error:
+        log.error("router_failed", error=type(error).__name__, detail=error.message)
+        return 1
+    log.info("router_stopped")
+    return 0
+
+
+def _serve(settings: Settings, stopping: threading.Event) -> None:
+    contracts = WatchedContracts(settings.contracts_dir)
+    producer = Producer(settings.kafka_bootstrap)
+    server, thread = start_http_server(settings.ports.router_metrics, addr=HOST)
+    try:
+        with open_ledger(settings) as ledger:
+            router = Router(
+                connect=lambda: Consumer(settings.kafka_bootstrap, ROUTER_GROUP, EVENT_TOPICS),
+                producer=producer,
+                ledger=ledger,
+                store=store_for(settings, "consumers"),
+                contracts=contracts,
+                stopping=stopping,
+            )
+            log.info("router_started", bootstrap=settings.kafka_bootstrap, datasets=sorted(contracts.current()))
+            router.run()
+    finally:
+        producer.close()
+        server.shutdown()
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Decisions: what a bucket event means, given the contracts and what the ledger knows. No I/O.
+
+The rules of one version (etag) of one object, tried in order:
+
+1. The event is not later than the one that made the row: a second delivery. Nothing is stored, but what
+   the first delivery handed on is handed on again while nobody has taken it, since the router may have
+   died between the ledger and Kafka.
+2. Another version of the object was written later: this one is superseded, whatever the order of arrival.
+3. The same content again while it is the object's newest version: `received`, `running` and `done` stay as
+   they are; `quarantined` and `ignored` start anew.
+4. Otherwise (new content, or old content put back over newer): the file starts.
+
+Names of which any part begins with `_` or `.` are work files to Spark and Hadoop, and so they are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
+from contracts.dataset import DatasetContract
+from contracts.events import BucketEvent, later
+from contracts.markers import PREFIX, CommitMarker
+from contracts.states import FileState, Hop, Layer, Reason
+from contracts.work import WorkItem, WorkMessage
+
+BRONZE = "bronze"
+MAX_ITEMS = 100
+"""Files of one work message: 100 keys of 1,024 bytes, six-fold when escaped, stay below Kafka's 1 MB."""
+
+_DEAD_LETTERS = frozenset({Reason.UNKNOWN_DATASET, Reason.PATH_NOT_IN_CONTRACT})
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A bucket event, and when its message came into Kafka."""
+
+    event: BucketEvent
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The file goes to its dataset's silver stage."""
+
+    dataset: str
+    item: WorkItem
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The file's way ends here."""
+
+    reason: Reason
+    detail: str
+    dataset: str | None = None
+
+    @property
+    def dead_letter(self) -> bool:
+        """Whether a person has to look at the message."""
+        return self.reason in _DEAD_LETTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Nothing new: a second delivery, or the same content dropped again."""
+
+    dropped: bool
+    """The content was dropped again, which the history tells."""
+    again: Work | End | None = None
+    """What a second delivery hands on once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The object was deleted; its newest version's history tells so."""
+
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchMarker:
+    """A stage put a commit marker."""
+
+    layer: Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """The event concerns nobody."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownBucket:
+    """The event is of a bucket that is no layer: somebody set a notification rule by hand."""
+
+
+Decision = Work | End | Repeat | Removed | FetchMarker | Nothing | UnknownBucket
+
+
+def route(event: BucketEvent, contracts: Mapping[str, DatasetContract], known: KnownFiles) -> Decision:
+    """Decide what one event means."""
+    if event.bucket in list(Layer):
+        return _layer_event(event)
+    if event.bucket != BRONZE:
+        return UnknownBucket()
+    newest = known.newest(event.bucket, event.key)
+    if event.removed:
+        return _removal(event, newest)
+    if not event.created:
+        return Nothing(f"{event.name} changes no content")
+    same = known.version(event.bucket, event.key, event.etag)
+    if same is not None and not later(event.sequencer, same.sequencer):
+        return _second_delivery(event, same, contracts)
+    if newest is not None and newest is not same and later(newest.sequencer, event.sequencer):
+        if same is not None:
+            return Repeat(dropped=True)
+        return End(Reason.SUPERSEDED, f"Version {newest.etag} was written later.", newest.dataset)
+    verdict = classify(event, contracts)
+    if same is not None and newest is same:
+        waits_or_ran = same.state in (FileState.RECEIVED, FileState.RUNNING, FileState.DONE)
+        if waits_or_ran or (isinstance(verdict, End) and verdict.reason == same.reason):
+            return Repeat(dropped=True)
+    return verdict
+
+
+def classify(event: BucketEvent, contracts: Mapping[str, DatasetContract]) -> Work | End:
+    """Find the dataset of a new object in bronze by its key alone."""
+    key = event.key
+    if key.endswith("/"):
+        return End(Reason.DIRECTORY_MARKER, "The key ends with '/'.")
+    parts = key.split("/")
+    hidden = next((part for part in parts if part.startswith(("_", "."))), None)
+    if hidden is not None:
+        return End(Reason.HIDDEN_NAME, f"{hidden!r} begins with '{hidden[0]}'.")
+    contract = contracts.get(parts[0]) if len(parts) > 1 else None
+    if contract is None:
+        found = f"the folder {parts[0]!r}" if len(parts) > 1 else "no folder"
+        names = ", ".join(sorted(contracts)) or "none"
+        return End(Reason.UNKNOWN_DATASET, f"The key has {found}; known datasets: {names}.")
+    if not contract.accepts(key):
+        return End(Reason.PATH_NOT_IN_CONTRACT, f"Expected {parts[0]}/{contract.path}", contract.dataset)
+    item = WorkItem(bucket=event.bucket, key=key, etag=event.etag, size=event.size, version=event.sequencer)
+    return Work(contract.dataset, item)
+
+
+def plan(
+    arrivals: Sequence[Arrival], contracts: Mapping[str, DatasetContract], known: KnownFiles, now: datetime
+) -> tuple[list[Decision], Changes]:
+    """Decide on a poll of events in their order; each sees what the ones before it did.
+
+    Args:
+        known: rows of the events' versions and of each object's newest; updated on the way.
+
+    Returns:
+        One decision per arrival, and what the ledger has to store for all of them.
+    """
+    changes = Changes()
+    decisions = []
+    for arrival in arrivals:
+        decision = route(arrival.event, contracts, known)
+        _record(arrival, decision, known, now, changes)
+        decisions.append(decision)
+    return decisions, changes
+
+
+def silver_work(works: Iterable[Work], now: datetime) -> list[WorkMessage]:
+    """Work messages for the silver stage: one a dataset, or a few where there are many files."""
+    items: dict[str, list[WorkItem]] = {}
+    for work in works:
+        items.setdefault(work.dataset, []).append(work.item)
+    return [message for dataset, own in items.items() for message in _messages(Layer.SILVER, dataset, own, now)]
+
+
+def gold_work(marker: CommitMarker, now: datetime) -> list[WorkMessage]:
+    """Work messages for the gold stage after a commit to silver.
+
+    A file all of whose rows were rejected goes on too: rows that gold holds of an earlier version must go.
+    """
+    items = [
+        WorkItem(
+            bucket=source.bucket,
+            key=source.key,
+            etag=source.etag,
+            size=source.size,
+            version=str(marker.snapshot_id),
+            rows=source.rows_accepted,
+        )
+        for source in marker.sources
+        if source.refused is None
+    ]
+    return _messages(Layer.GOLD, marker.dataset, items, now)
+
+
+def _messages(layer: Layer, dataset: str, items: Sequence[WorkItem], now: datetime) -> list[WorkMessage]:
+    return [
+        WorkMessage(layer=layer, dataset=dataset, items=tuple(items[start : start + MAX_ITEMS]), at=now)
+        for start in range(0, len(items), MAX_ITEMS)
+    ]
+
+
+def _layer_event(event: BucketEvent) -> Decision:
+    if event.created and event.key.startswith(PREFIX) and event.key.endswith(".json"):
+        return FetchMarker(Layer(event.bucket))
+    return Nothing("not a new commit marker")
+
+
+def _removal(event: BucketEvent, newest: FileRow | None) -> Decision:
+    if newest is None:
+        return Nothing("an object that the ledger does not know was removed")
+    if later(newest.sequencer, event.sequencer):
+        return Nothing("newer content was written after the removal")
+    return Removed(newest.etag)
+
+
+def _second_delivery(event: BucketEvent, same: FileRow, contracts: Mapping[str, DatasetContract]) -> Repeat:
+    if later(same.sequencer, event.sequencer):
+        return Repeat(dropped=False)
+    verdict = classify(event, contracts)
+    untaken = same.state == FileState.RECEIVED if isinstance(verdict, Work) else same.reason == verdict.reason
+    return Repeat(dropped=False, again=verdict if untaken else None)
+
+
+def _record(arrival: Arrival, decision: Decision, known: KnownFiles, now: datetime, changes: Changes) -> None:
+    event = arrival.event
+    if isinstance(decision, Removed):
+        removed = HistoryRow(event.bucket, event.key, decision.etag, event.at, Hop.REMOVED)
+        changes.history.append(removed)
+    elif isinstance(decision, Repeat):
+        same = known.version(event.bucket, event.key, event.etag)
+        if decision.dropped and same is not None:
+            _see_again(replace(same, sequencer=event.sequencer), known, changes)
+            changes.history.append(HistoryRow(event.bucket, event.key, event.etag, event.at, Hop.REPEATED, same.state))
+    elif isinstance(decision, Work | End):
+        _start(arrival, decision, known, now, changes)
+
+
+def _start(arrival: Arrival, decision: Work | End, known: KnownFiles, now: datetime, changes: Changes) -> None:
+    event = arrival.event
+    name = (event.bucket, event.key, event.etag)
+    ends = decision if isinstance(decision, End) else None
+    row = FileRow(
+        *name,
+        sequencer=event.sequencer,
+        state=ends.reason.state if ends else FileState.RECEIVED,
+        reason=ends.reason if ends else None,
+        detail=ends.detail if ends else None,
+        dataset=decision.dataset,
+        size=event.size,
+        put_at=event.at,
+    )
+    if known.version(*name) is not None:
+        changes.reopened.add(name)
+    if ends is None or ends.reason != Reason.SUPERSEDED:
+        changes.superseding[event.bucket, event.key] = row
+    _store(row, known, changes)
+    changes.history += [
+        HistoryRow(*name, at=event.at, hop=Hop.PUT),
+        HistoryRow(*name, at=arrival.recorded_at, hop=Hop.EVENT),
+        HistoryRow(*name, at=now, hop=Hop.ROUTED, state=row.state, reason=row.reason, detail=row.detail),
+    ]
+
+
+def _see_again(row: FileRow, known: KnownFiles, changes: Changes) -> None:
+    known.put(row)
+    name = (row.bucket, row.key, row.etag)
+    if name in changes.files:
+        changes.files[name] = row
+    else:
+        # Only the sequencer: the state may have moved on since it was read.
+        changes.seen_again[name] = row.sequencer
+
+
+def _store(row: FileRow, known: KnownFiles, changes: Changes) -> None:
+    known.put(row)
+    changes.files[row.bucket, row.key, row.etag] = row

@@ -1,0 +1,21 @@
+"""The Kafka topics of a stack. The bootstrap makes them; nothing else may."""
+
+from __future__ import annotations
+
+from contracts.states import Layer
+
+BRONZE_EVENTS = "lake.bronze.events"
+SILVER_EVENTS = "lake.silver.events"
+GOLD_EVENTS = "lake.gold.events"
+DEAD_LETTERS = "lake.dlq"
+
+EVENT_TOPICS = (BRONZE_EVENTS, SILVER_EVENTS, GOLD_EVENTS)
+"""What MinIO writes and the router reads."""
+
+WORK_TOPICS = {Layer.SILVER: "lake.bronze.work", Layer.GOLD: "lake.silver.work"}
+"""Layer to be written -> the topic that tells its listener; named after the layer that is read."""
+
+PARTITIONS = {**dict.fromkeys((*EVENT_TOPICS, *WORK_TOPICS.values()), 3), DEAD_LETTERS: 1}
+"""Every topic, with its number of partitions."""
+
+ROUTER_GROUP = "sluice-router"

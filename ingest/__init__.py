@@ -1,0 +1,1 @@
+"""What puts files into bronze, and what prepares the buckets."""

@@ -1,0 +1,130 @@
+"""Prepares a MinIO for Sluice: buckets, users with their policies, notification rules. Safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from minio.credentials import StaticProvider
+from minio.error import MinioAdminException
+from minio.minioadmin import MinioAdmin
+from pydantic import SecretStr
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from urllib3.exceptions import HTTPError
+
+from contracts.errors import NotRunning, ServiceUnavailable, SetupError
+from contracts.markers import PREFIX
+from contracts.settings import Settings
+from ingest.policies import (
+    BRONZE,
+    BUCKETS,
+    GOLD,
+    SILVER,
+    consumers_policy,
+    ingest_policy,
+    reader_policy,
+    spark_policy,
+)
+from ingest.store import NotifyRule, Store, local_http, store_for
+
+# Events that wait in files while Kafka is down; beyond this MinIO drops them, and reconcile has to find the objects.
+QUEUE_LIMIT = 1_000_000
+
+RULES: dict[str, NotifyRule] = {
+    BRONZE: NotifyRule("BRONZE", ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")),
+    # Part files and table metadata wake nobody; one marker a commit does.
+    SILVER: NotifyRule("SILVER", ("s3:ObjectCreated:*",), prefix=PREFIX, suffix=".json"),
+    GOLD: NotifyRule("GOLD", ("s3:ObjectCreated:*",), prefix=PREFIX, suffix=".json"),
+}
+
+
+def notification_environment(settings: Settings, queue_root: Path) -> dict[str, str]:
+    """The environment that MinIO must be started with so that it knows the targets of `RULES`.
+
+    Args:
+        queue_root: folder that outlives MinIO; each target keeps its unsent events in a folder of its own there.
+    """
+    environment: dict[str, str] = {}
+    for bucket, rule in RULES.items():
+        values = {
+            "ENABLE": "on",
+            "BROKERS": settings.kafka_bootstrap,
+            "TOPIC": f"lake.{bucket}.events",
+            "QUEUE_DIR": str(queue_root.resolve() / bucket),
+            "QUEUE_LIMIT": str(QUEUE_LIMIT),
+        }
+        environment |= {f"MINIO_NOTIFY_KAFKA_{name}_{rule.target}": value for name, value in values.items()}
+    return environment
+
+
+def bootstrap_store(settings: Settings, patience: float = 30) -> None:
+    """Make the buckets, the users with their policies, and the notification rules, whatever is there already.
+
+    Args:
+        patience: seconds to go on trying while MinIO starts up or does not know its notification targets yet.
+
+    Raises:
+        ServiceUnavailable: MinIO does not answer, or was started without a notification target.
+        SetupError: MinIO refused a user or a policy.
+        NotRunning: the stack has no secrets yet.
+    """
+    waiting = retry(
+        retry=retry_if_exception_type(ServiceUnavailable),
+        stop=stop_after_delay(patience),
+        wait=wait_fixed(0.5),
+        reraise=True,
+    )
+    store = store_for(settings, "root")
+    waiting(_make_buckets)(store)
+    waiting(_make_users)(settings)
+    waiting(_set_rules)(store)
+
+
+def _make_buckets(store: Store) -> None:
+    for bucket in BUCKETS:
+        store.ensure_bucket(bucket)
+
+
+def _set_rules(store: Store) -> None:
+    for bucket, rule in RULES.items():
+        store.set_notifications(bucket, [rule])
+
+
+def _make_users(settings: Settings) -> None:
+    admin = MinioAdmin(
+        endpoint=settings.s3_endpoint,
+        credentials=StaticProvider(settings.minio_root_user, settings.minio_root_password.get_secret_value()),
+        region=settings.s3_region,
+        secure=False,
+        http_client=local_http(),
+    )
+    _make_user(admin, settings.ingest_access_key, settings.ingest_secret_key, ingest_policy())
+    _make_user(admin, settings.spark_access_key, settings.spark_secret_key, spark_policy())
+    _make_user(admin, settings.consumers_access_key, settings.consumers_secret_key, consumers_policy())
+    _make_user(admin, settings.reader_access_key, settings.reader_secret_key, reader_policy())
+
+
+def _make_user(admin: MinioAdmin, user: str, secret: SecretStr, policy: dict[str, Any]) -> None:
+    if not secret.get_secret_value():
+        raise NotRunning(f"There is no secret for the store's user {user}. Start the stack first: `sluice up`.")
+    with _admin_errors(user):
+        # The policy has the user's name, and replaces whatever policies the user had.
+        admin.policy_add(user, policy=policy)
+        admin.user_add(user, secret.get_secret_value())
+        admin.policy_set(user, user=user)
+
+
+@contextmanager
+def _admin_errors(user: str) -> Iterator[None]:
+    """Turn the errors of minio's admin client into ours."""
+    try:
+        yield
+    except HTTPError as error:
+        raise ServiceUnavailable(f"MinIO gave no answer while the user {user} was made.", user=user) from error
+    except MinioAdminException as error:
+        status = str(error.args[0]).partition("Status: ")[2][:3]
+        if status.startswith("5"):
+            raise ServiceUnavailable(f"MinIO is not ready to make the user {user} ({status}).", user=user) from error
+        raise SetupError(f"MinIO refused to make the user {user} or its policy: {error}", user=user) from error

@@ -1,0 +1,122 @@
+"""Downloads a published month into bronze: checked, resumable, one atomic PUT."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contracts.dataset import DatasetContract
+from contracts.errors import DownloadFailed, ServiceUnavailable, SetupError, UsageError
+from contracts.settings import Settings
+from ingest.fetch import Report, fetch
+from ingest.policies import BRONZE
+from ingest.store import ObjectInfo, Store
+
+_MAGIC = b"PAR1"
+
+
+def download_month(
+    settings: Settings,
+    contract: DatasetContract,
+    year: int,
+    month: int,
+    store: Store,
+    progress: Report | None = None,
+) -> ObjectInfo:
+    """Download the file of a month from `settings.tlc_base_url` and put it into bronze.
+
+    What an interrupted download left in `<home>/downloads` is gone on from. Where bronze holds the same content
+    already, nothing is put.
+
+    Args:
+        progress: called with the bytes that are there, and how many there will be (None when unknown).
+
+    Returns:
+        The object in bronze.
+
+    Raises:
+        UsageError: the contract names no published source, or the month is not one.
+        DownloadFailed: the month is not published, or what came is not a whole parquet file.
+        ServiceUnavailable: the source or the store cannot be reached, or the same month is being downloaded.
+        SetupError: the downloads folder cannot be written.
+    """
+    name = _file_name(contract, year, month)
+    url = f"{settings.tlc_base_url.rstrip('/')}/{name}"
+    folder = settings.home / "downloads"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder / f"{name}.lock", name):
+            path = folder / f"{name}.part"
+            _fetch_month(url, path, progress)
+            put = _put_unless_there(store, f"{contract.dataset}/{name}", path)
+            _remove(path)
+            return put
+    except OSError as error:
+        raise SetupError(
+            f"The folder {folder} cannot be written ({error}). Free some space or set SLUICE_HOME."
+        ) from error
+
+
+def _file_name(contract: DatasetContract, year: int, month: int) -> str:
+    if contract.download is None:
+        raise UsageError(f"The contract of {contract.dataset} names no published source to download from.")
+    if not (1900 <= year <= 2200 and 1 <= month <= 12):
+        raise UsageError(f"{year}-{month} is no month; year 1900 to 2200 and month 1 to 12 were expected.")
+    return contract.download.file.format(year=year, month=month)
+
+
+def _fetch_month(url: str, path: Path, progress: Report | None) -> None:
+    try:
+        fetch(url, path, progress)
+    except DownloadFailed as error:
+        if error.context.get("status") not in (403, 404, 410):
+            raise
+        # The source answers 403 for a file that is not there.
+        raise DownloadFailed(
+            f"The month is not published: {url} answers HTTP {error.context['status']}. Months come out about two "
+            "months later; choose an earlier one, or check SLUICE_TLC_BASE_URL.",
+            **error.context,
+        ) from error
+    if not _looks_like_parquet(path):
+        size = path.stat().st_size
+        _remove(path)
+        raise DownloadFailed(f"What {url} gave ({size} bytes) is not a whole parquet file. Try again later.", url=url)
+
+
+def _looks_like_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(_MAGIC)))
+        return size >= 12 and start == _MAGIC and file.read() == _MAGIC
+
+
+def _put_unless_there(store: Store, key: str, path: Path) -> ObjectInfo:
+    there = store.stat(BRONZE, key)
+    if there is not None and there.size == path.stat().st_size and there.etag == _md5(path):
+        return there
+    return store.put_file(BRONZE, key, path)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(lock: Path, name: str) -> Iterator[None]:
+    """Keep a second process from writing the same part file."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServiceUnavailable(f"{name} is being downloaded by another process; wait for that one.") from error
+        yield

@@ -1,0 +1,1 @@
+"""The Spark jobs: bronze to silver, silver to gold."""

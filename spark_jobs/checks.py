@@ -1,0 +1,49 @@
+"""Accepted and rejected rows, with reasons."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from contracts.dataset import DatasetContract
+from spark_jobs.conform import BAD
+
+PERIOD_START = "_period_start"
+PERIOD_END = "_period_end"
+
+
+def split_rows(df: DataFrame, contract: DatasetContract) -> tuple[DataFrame, DataFrame]:
+    """Split rows into those the contract accepts and those it rejects.
+
+    Checked in this order, so the first that fails gives `_reason`: for each column `bad_<column>` (a value was
+    there but could not be cast) and `null_<column>` (required and missing); then the contract's rules.
+
+    Args:
+        df: rows as `conform` makes them, with `_period_start` and `_period_end`.
+
+    Returns:
+        Accepted, with the columns of `df`; rejected, with `_reason: string` and `_reasons: array<string>` added.
+        Their counts add up to that of `df` (I3).
+    """
+    failures = _failures(contract)
+    failed = reduce(or_, failures.values())
+    reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in failures.items())))
+    rejected = df.where(failed).withColumn("_reasons", reasons).withColumn("_reason", F.col("_reasons")[0])
+    return df.where(~failed), rejected
+
+
+def _failures(contract: DatasetContract) -> dict[str, SparkColumn]:
+    """Code to a condition that is true, never null, for a row that fails."""
+    failures = {}
+    for column in contract.silver.columns:
+        bad = F.col(BAD + column.name)
+        failures[f"bad_{column.name}"] = bad
+        if column.required:
+            failures[f"null_{column.name}"] = ~bad & F.col(column.name).isNull()
+    for rule in contract.rules:
+        failures[rule.code] = ~F.coalesce(F.expr(rule.condition), F.lit(True))
+    return failures

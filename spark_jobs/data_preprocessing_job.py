@@ -1,0 +1,211 @@
+"""Bronze to silver: conform names and types, check, split, and commit once.
+
+By hand: spark-submit spark_jobs/data_preprocessing_job.py --year 2025 [--month 1] [--dataset NAME] [--key bronze/…]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+if __name__ == "__main__":
+    # spark-submit puts this script's folder on the path, not the repository.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pyspark.sql import SparkSession
+
+from contracts.dataset import DatasetContract
+from contracts.errors import AccountingMismatch, JobFailed, ScanFailed
+from contracts.markers import CommitMarker, SourceResult
+from contracts.states import Layer, Reason
+from contracts.work import Batch
+from ingest.store import Store
+from spark_jobs.checks import split_rows
+from spark_jobs.marking import put_marker, result
+from spark_jobs.preflight import Accepted, Refused, check_files, check_versions
+from spark_jobs.quarantine import copy_originals
+from spark_jobs.scan import find_unreadable, scan_files
+from spark_jobs.session import spark_errors
+from spark_jobs.tables import (
+    SOURCE_KEY,
+    Snapshot,
+    ensure_table,
+    rejects_spec,
+    replace_rows,
+    silver_spec,
+    source_rows,
+    table_states,
+)
+from spark_jobs.transforms.loading import load_transforms
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every step of one run needs."""
+
+    spark: SparkSession
+    store: Store
+    contract: DatasetContract
+    batch: Batch
+
+
+def run(
+    spark: SparkSession,
+    store: Store,
+    contract: DatasetContract,
+    batch: Batch,
+    dag_id: str = "",
+    run_id: str = "",
+) -> CommitMarker:
+    """Take a batch of bronze files into silver: one commit, one marker. The same batch twice writes once.
+
+    Returns:
+        The marker, as it was put into the bucket `silver`: for each file the rows in, accepted and rejected, or why
+        it was refused as a whole.
+
+    Raises:
+        JobFailed, ServiceUnavailable: try again; what was committed is found then.
+        AccountingMismatch: rows were lost or doubled (I3); silver holds the commit, but nothing announces it.
+        ContractError: the contract's transformations are not there.
+    """
+    started = datetime.now(UTC)
+    job = _Job(spark, store, contract, batch)
+    silver, rejects = contract.silver.name, contract.rejects_table
+    with spark_errors(f"taking batch {batch.batch_id} into {silver}"):
+        ensure_table(spark, silver_spec(contract))
+        ensure_table(spark, rejects_spec(contract))
+        # Before the check of the files: a commit that overtakes this job from here on is noticed.
+        states = table_states(spark, (silver, rejects), batch.batch_id)
+        accepted, refused = check_files(store, contract, batch)
+        if states[silver].batch is None and accepted:
+            accepted, more = _write(job, accepted, states[silver].current_id)
+            refused += more
+            states = table_states(spark, (silver, rejects), batch.batch_id)
+        commits = {name: state.batch for name, state in states.items() if state.batch}
+        counted, more = _count(job, accepted, commits)
+    refused += more
+    if contract.on_quarantine == "copy":
+        copy_originals(store, refused)
+    commit = commits.get(silver)
+    marker = CommitMarker(
+        layer=Layer.SILVER,
+        dataset=contract.dataset,
+        table=silver,
+        snapshot_id=commit.snapshot_id if commit else None,
+        parent_id=commit.parent_id if commit else None,
+        batch_id=batch.batch_id,
+        dag_id=dag_id,
+        run_id=run_id,
+        started_at=started,
+        committed_at=commit.committed_at if commit else datetime.now(UTC),
+        sources=(*counted, *(result(file.item, refused=file.reason, detail=file.detail) for file in refused)),
+    )
+    put_marker(store, marker)
+    return marker
+
+
+def _write(job: _Job, files: list[Accepted], base: int | None) -> tuple[list[Accepted], list[Refused]]:
+    """Commit the files; those that turn out to be unreadable or replaced meanwhile are left out."""
+    refused: list[Refused] = []
+    while files:
+        try:
+            with spark_errors(f"writing batch {job.batch.batch_id} to {job.contract.silver.name}"):
+                files, changed = _write_once(job, files, base)
+            return files, refused + changed
+        except ScanFailed as error:
+            changed = list(check_versions(job.store, [file.item for file in files]).values())
+            bad = changed or [_unreadable(file) for file in find_unreadable(job.spark, files)]
+            if not bad:
+                raise JobFailed(f"{error.message} Read again, every file is fine.") from error
+            refused += bad
+            files = _without(files, bad)
+    return files, refused
+
+
+def _write_once(job: _Job, files: list[Accepted], base: int | None) -> tuple[list[Accepted], list[Refused]]:
+    _replace(job, files, rejects=True)
+    # 1. The rejects are durable; nobody counts them before the main table's commit.
+    changed = list(check_versions(job.store, [file.item for file in files]).values())
+    files = _without(files, changed)
+    if files:
+        _replace(job, files, rejects=False, base=base)
+        # 2. The one commit that counts is durable, under the batch's id.
+    return files, changed
+
+
+def _replace(job: _Job, files: Sequence[Accepted], rejects: bool, base: int | None = None) -> None:
+    conformed = scan_files(job.spark, job.contract, files)
+    accepted, rejected = split_rows(load_transforms(job.contract).clean(conformed), job.contract)
+    frame, spec = (rejected, rejects_spec(job.contract)) if rejects else (accepted, silver_spec(job.contract))
+    keys = [file.item.key for file in files]
+    replace_rows(
+        frame.select(*(name for name, _ in spec.columns)), spec.name, SOURCE_KEY, keys, job.batch.batch_id, base
+    )
+
+
+def _count(
+    job: _Job, files: Sequence[Accepted], commits: Mapping[str, Snapshot]
+) -> tuple[list[SourceResult], list[Refused]]:
+    """Rows of each file in the batch's commits.
+
+    Raises:
+        AccountingMismatch: they are not those of the file, and the file is neither changed nor unreadable.
+    """
+    silver, rejects = job.contract.silver.name, job.contract.rejects_table
+    if silver not in commits:
+        return [], []
+    counts = _rows_by_key(job, files, commits)
+    counted, refused = [], []
+    for file in files:
+        key, rows = file.item.key, file.rows
+        good, bad = counts[silver].get(key, 0), counts[rejects].get(key, 0)
+        if good + bad == rows:
+            fields = {"size": file.size, "rows_in": rows, "rows_accepted": good, "rows_rejected": bad}
+            counted.append(result(file.item, **fields))
+        else:
+            refused.append(_explain(job, file, good, bad))
+    return counted, refused
+
+
+def _explain(job: _Job, file: Accepted, good: int, bad: int) -> Refused:
+    """Why the commits lack a file's rows: a repeat of a batch finds files that its first attempt left out."""
+    changed = check_versions(job.store, [file.item])
+    if changed:
+        return changed[file.item]
+    if good + bad == 0 and find_unreadable(job.spark, [file]):
+        return _unreadable(file)
+    raise AccountingMismatch(
+        f"{file.item.uri!r} (etag {file.item.etag}) has {file.rows} rows by its footer, but batch {job.batch.batch_id} "
+        f"put {good} into {job.contract.silver.name} and {bad} into {job.contract.rejects_table}. "
+        "Look at the file and the run's log, then drop the file again.",
+        key=file.item.key,
+        etag=file.item.etag,
+    )
+
+
+def _rows_by_key(job: _Job, files: Sequence[Accepted], commits: Mapping[str, Snapshot]) -> dict[str, dict[str, int]]:
+    if len(job.batch.items) == 1:
+        # The commits are about this file alone, so their summaries have the counts already.
+        return {table: {files[0].item.key: commit.added_rows} for table, commit in commits.items()} if files else {}
+    at = {table: commit.snapshot_id for table, commit in commits.items()}
+    found = source_rows(job.spark, at, [file.item.key for file in files])
+    return {table: {key: held.rows for key, held in sources.items()} for table, sources in found.items()}
+
+
+def _unreadable(file: Accepted) -> Refused:
+    detail = f"The footer tells of {file.rows} rows, but the data pages cannot be decoded."
+    return Refused(file.item, Reason.UNREADABLE_DATA, detail)
+
+
+def _without(files: Sequence[Accepted], refused: Sequence[Refused]) -> list[Accepted]:
+    out = {file.item for file in refused}
+    return [file for file in files if file.item not in out]
+
+
+if __name__ == "__main__":
+    from spark_jobs.by_hand import main
+
+    sys.exit(main(Layer.SILVER, run))

@@ -1,0 +1,181 @@
+"""Silver to gold: features of each row, and the aggregate of the days, or whatever it is kept by, that changed.
+
+By hand: spark-submit spark_jobs/feature_engineering_job.py --year 2025 [--month 1] [--dataset NAME] [--key bronze/…]
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+if __name__ == "__main__":
+    # spark-submit puts this script's folder on the path, not the repository.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from contracts.dataset import DatasetContract
+from contracts.errors import AccountingMismatch, JobFailed
+from contracts.markers import CommitMarker, SourceResult
+from contracts.states import Layer, Reason
+from contracts.work import Batch, WorkItem
+from ingest.store import Store
+from spark_jobs.marking import put_marker, result
+from spark_jobs.session import spark_errors
+from spark_jobs.tables import (
+    SOURCE_KEY,
+    Snapshot,
+    SourceRows,
+    aggregate_spec,
+    ensure_table,
+    features_spec,
+    replace_rows,
+    rows_at,
+    source_rows,
+    table_states,
+)
+from spark_jobs.transforms.loading import load_transforms
+
+
+def run(
+    spark: SparkSession,
+    store: Store,
+    contract: DatasetContract,
+    batch: Batch,
+    dag_id: str = "",
+    run_id: str = "",
+) -> CommitMarker:
+    """Take the silver rows of a batch's files into gold: features, then the aggregate. Twice is as once.
+
+    Returns:
+        The marker, as it was put into the bucket `gold`: for each file the silver rows in and the feature rows
+        accepted, or that silver holds another version of it by now.
+
+    Raises:
+        JobFailed, ServiceUnavailable: try again; what was committed is found then.
+        AccountingMismatch: features has not one row for each silver row (I3); nothing announces the commit.
+        ContractError: the contract's transformations are not there.
+    """
+    started = datetime.now(UTC)
+    silver, features, aggregate = contract.silver.name, contract.features.name, contract.aggregate.name
+    with spark_errors(f"taking batch {batch.batch_id} into {features}"):
+        ensure_table(spark, features_spec(contract))
+        ensure_table(spark, aggregate_spec(contract))
+        states = table_states(spark, (silver, features, aggregate), batch.batch_id)
+        silver_at = states[silver].current_id
+        if silver_at is None:
+            raise JobFailed(f"{silver} is empty, but batch {batch.batch_id} was made for rows of it.")
+        held = source_rows(spark, {silver: silver_at}, [item.key for item in batch.items])[silver]
+        items = [item for item in batch.items if _is_current(item, held.get(item.key))]
+        commit = states[features].batch
+        if commit is None and items:
+            _write_features(spark, contract, batch, items, silver_at, states[features].current_id)
+            commit = table_states(spark, (features,), batch.batch_id)[features].batch
+        if commit is not None and states[aggregate].batch is None:
+            _write_aggregate(spark, contract, batch, commit)
+        results = _results(spark, contract, batch, items, held, commit)
+    marker = CommitMarker(
+        layer=Layer.GOLD,
+        dataset=contract.dataset,
+        table=features,
+        snapshot_id=commit.snapshot_id if commit else None,
+        parent_id=commit.parent_id if commit else None,
+        batch_id=batch.batch_id,
+        dag_id=dag_id,
+        run_id=run_id,
+        started_at=started,
+        committed_at=commit.committed_at if commit else datetime.now(UTC),
+        sources=tuple(results),
+    )
+    put_marker(store, marker)
+    return marker
+
+
+def _is_current(item: WorkItem, held: SourceRows | None) -> bool:
+    """Whether silver holds the version that the work is about, or no rows where none are expected."""
+    return held.etags == {item.etag} if held else not item.rows
+
+
+def _write_features(
+    spark: SparkSession,
+    contract: DatasetContract,
+    batch: Batch,
+    items: list[WorkItem],
+    silver_at: int,
+    base: int | None,
+) -> None:
+    spec = features_spec(contract)
+    keys = [item.key for item in items]
+    rows = rows_at(spark, contract.silver.name, silver_at).where(F.col(SOURCE_KEY).isin(keys))
+    frame = load_transforms(contract).features(rows).select(*(name for name, _ in spec.columns))
+    replace_rows(frame, spec.name, SOURCE_KEY, keys, batch.batch_id, base)
+
+
+def _write_aggregate(spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot) -> None:
+    """Recompute the aggregate for the values that the batch's rows have, or had before its commit.
+
+    Both come from the features' snapshots, so a re-run after a crash between the two commits finds the old ones too.
+    """
+    spec, by = aggregate_spec(contract), contract.aggregate_by
+    features = contract.features.name
+    keys = F.col(SOURCE_KEY).isin([item.key for item in batch.items])
+    touched = rows_at(spark, features, commit.snapshot_id).where(keys).select(by)
+    if commit.parent_id is not None:
+        touched = touched.union(rows_at(spark, features, commit.parent_id).where(keys).select(by))
+    values = [row[0] for row in touched.distinct().collect() if row[0] is not None]
+    if not values:
+        return
+    current = spark.table(features).where(F.col(by).isin(values))
+    # One task writes all partitions: a day is a few thousand rows.
+    frame = load_transforms(contract).aggregate(current).select(*(name for name, _ in spec.columns)).coalesce(1)
+    replace_rows(frame, spec.name, by, values, batch.batch_id)
+
+
+def _results(
+    spark: SparkSession,
+    contract: DatasetContract,
+    batch: Batch,
+    items: list[WorkItem],
+    held: dict[str, SourceRows],
+    commit: Snapshot | None,
+) -> list[SourceResult]:
+    current = set(items)
+    written = _written(spark, contract, batch, commit)
+    results = []
+    for item in batch.items:
+        rows = held[item.key].rows if item.key in held else 0
+        got = written.get(item.key, 0)
+        if item not in current:
+            detail = f"{contract.silver.name} does not hold the version with etag {item.etag} by now."
+            results.append(result(item, refused=Reason.SUPERSEDED, detail=detail))
+        elif got != rows:
+            raise AccountingMismatch(
+                f"{contract.silver.name} holds {rows} rows of {item.uri!r} (etag {item.etag}), but batch "
+                f"{batch.batch_id} put {got} into {contract.features.name}. Look at the run's log, then drop the file again.",
+                key=item.key,
+                etag=item.etag,
+            )
+        else:
+            results.append(result(item, rows_in=rows, rows_accepted=got))
+    return results
+
+
+def _written(spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot | None) -> dict[str, int]:
+    """Source key to the feature rows in the batch's commit."""
+    if commit is None:
+        return {}
+    keys = [item.key for item in batch.items]
+    if len(keys) == 1:
+        return {keys[0]: commit.added_rows}
+    features = contract.features.name
+    return {
+        key: found.rows for key, found in source_rows(spark, {features: commit.snapshot_id}, keys)[features].items()
+    }
+
+
+if __name__ == "__main__":
+    from spark_jobs.by_hand import main
+
+    sys.exit(main(Layer.GOLD, run))

@@ -1,0 +1,96 @@
+"""Decision: which column of a file stands for which column of a contract. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contracts.dataset import Column
+from contracts.states import Reason
+from spark_jobs.footers import FileColumn
+
+_NUMERIC = frozenset({"tinyint", "smallint", "int", "bigint", "float", "double", "decimal"})
+_TIMES = frozenset({"date", "timestamp", "timestamp_ntz", "nanos"})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a file as a whole does not get in."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a file as its scan needs them. Files of one layout are read together."""
+
+    columns: tuple[FileColumn, ...]
+    """Those that Spark can read, in the file's order."""
+    sources: tuple[tuple[str, int], ...]
+    """Contract column to the index in `columns` that stands for it; columns that the file lacks are left out."""
+
+    @property
+    def ddl(self) -> str:
+        """The schema that Spark is to read the files with."""
+        return ", ".join(f"{quoted(column.name)} {column.type}" for column in self.columns)
+
+    def source_of(self, name: str) -> FileColumn | None:
+        """The file's column for a contract column."""
+        index = dict(self.sources).get(name)
+        return None if index is None else self.columns[index]
+
+
+def match_columns(columns: Sequence[Column], found: Sequence[FileColumn]) -> Layout | Refusal:
+    """Find each contract column in a file, by name or synonym and whatever the case."""
+    names = Counter(column.name.casefold() for column in found)
+    repeated = sorted({column.name for column in found if names[column.name.casefold()] > 1})
+    if repeated:
+        return Refusal(Reason.WRONG_TYPES, f"Column names that differ by case at most: {', '.join(repeated)}.")
+    readable = tuple(column for column in found if column.type is not None)
+    by_name = {column.name.casefold(): column for column in found}
+    missing, wrong, sources = [], [], []
+    for column in columns:
+        hits = [by_name[name] for name in dict.fromkeys(_names(column)) if name in by_name]
+        if not hits and not column.optional_in_file:
+            missing.append(column.name)
+        elif len(hits) > 1:
+            wrong.append(f"{column.name} is there as {' and as '.join(hit.name for hit in hits)}")
+        elif hits and hits[0].kind != "null":
+            if not castable(hits[0], column.type):
+                wrong.append(f"{hits[0].name} is {hits[0].type or hits[0].kind}, {column.type} was expected")
+            else:
+                sources.append((column.name, readable.index(hits[0])))
+    if missing:
+        present = ", ".join(sorted(column.name for column in found)) or "none"
+        return Refusal(Reason.MISSING_COLUMNS, f"Missing: {', '.join(missing)}. Present: {present}.")
+    if wrong:
+        return Refusal(Reason.WRONG_TYPES, f"{'; '.join(wrong)}.")
+    return Layout(readable, tuple(sources))
+
+
+def castable(column: FileColumn, target: str) -> bool:
+    """Whether values of a file's column can be values of a contract type at all."""
+    raw = "nanos" if column.kind == "nanos" else _family(column.type or column.kind)
+    wanted = _family(target)
+    if wanted == "string":
+        return column.type is not None
+    if wanted in _NUMERIC:
+        return raw in _NUMERIC or raw == "string"
+    if wanted in _TIMES:
+        return raw in _TIMES or raw == "string"
+    return raw in (wanted, "string")
+
+
+def quoted(name: str) -> str:
+    """A column's name as Spark's parsers take it, whatever it holds."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _names(column: Column) -> list[str]:
+    return [name.casefold() for name in (column.name, *column.synonyms)]
+
+
+def _family(kind: str) -> str:
+    return kind.split("(")[0].strip()

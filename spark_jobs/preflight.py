@@ -1,0 +1,97 @@
+"""The check before Spark reads: does each object still hold the version asked for, and can it be read at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from contracts.dataset import Column, DatasetContract
+from contracts.errors import ObjectGone
+from contracts.states import Reason
+from contracts.work import Batch, WorkItem
+from ingest.store import Store
+from spark_jobs.footers import DamagedParquet, Footer, NotParquet, read_footer
+from spark_jobs.matching import Layout, Refusal, match_columns
+
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A file that Spark may read."""
+
+    item: WorkItem
+    size: int
+    rows: int
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that does not get in as a whole."""
+
+    item: WorkItem
+    reason: Reason
+    detail: str
+
+
+def check_files(store: Store, contract: DatasetContract, batch: Batch) -> tuple[list[Accepted], list[Refused]]:
+    """Check every file of a batch.
+
+    Raises:
+        ServiceUnavailable: the store does not answer.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        checked = list(pool.map(lambda item: _check(store, contract.silver.columns, item), batch.items))
+    return (
+        [result for result in checked if isinstance(result, Accepted)],
+        [result for result in checked if isinstance(result, Refused)],
+    )
+
+
+def check_versions(store: Store, items: Iterable[WorkItem]) -> dict[WorkItem, Refused]:
+    """Those objects that by now are gone or hold other content than the version asked for.
+
+    Raises:
+        ServiceUnavailable: the store does not answer.
+    """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        checked = pool.map(lambda item: _head(store, item), list(items))
+    return {result.item: result for result in checked if isinstance(result, Refused)}
+
+
+def _head(store: Store, item: WorkItem) -> int | Refused:
+    """The object's size in bytes, or why the version asked for cannot be read."""
+    info = store.stat(item.bucket, item.key)
+    if info is None:
+        return Refused(item, Reason.OBJECT_GONE, "The object is not there any more.")
+    if info.etag != item.etag:
+        return Refused(item, Reason.SUPERSEDED, f"The object's etag is {info.etag} by now, {item.etag} was asked for.")
+    return info.size
+
+
+def _check(store: Store, columns: tuple[Column, ...], item: WorkItem) -> Accepted | Refused:
+    size = _head(store, item)
+    if isinstance(size, Refused):
+        return size
+    if size == 0:
+        return Refused(item, Reason.EMPTY_FILE, "The object has 0 bytes; a parquet file was expected.")
+    try:
+        footer = read_footer(store, item.bucket, item.key, size)
+    except NotParquet as error:
+        return Refused(item, Reason.NOT_PARQUET, str(error))
+    except DamagedParquet as error:
+        return Refused(item, Reason.DAMAGED_PARQUET, str(error))
+    except ObjectGone:
+        return Refused(item, Reason.OBJECT_GONE, "The object was deleted while it was checked.")
+    return _judge(columns, item, size, footer)
+
+
+def _judge(columns: tuple[Column, ...], item: WorkItem, size: int, footer: Footer) -> Accepted | Refused:
+    layout = match_columns(columns, footer.columns)
+    if isinstance(layout, Refusal):
+        return Refused(item, layout.reason, layout.detail)
+    if footer.rows == 0:
+        return Refused(item, Reason.NO_ROWS, "The file is valid parquet with 0 rows.")
+    return Accepted(item, size, footer.rows, layout)

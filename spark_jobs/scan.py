@@ -1,0 +1,114 @@
+"""Read bronze files: which row comes from which object, whatever the object is called."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import reduce
+from urllib.parse import unquote
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.dataset import DatasetContract
+from contracts.errors import JobFailed, ScanFailed
+from spark_jobs.checks import PERIOD_END, PERIOD_START
+from spark_jobs.conform import conform
+from spark_jobs.matching import Layout
+from spark_jobs.preflight import Accepted
+from spark_jobs.session import spark_errors
+from spark_jobs.tables import SOURCE_ETAG, SOURCE_KEY
+
+ORIGIN = (SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
+_GLOB = frozenset("{}[]*?\\")
+_PATH = "_path"
+_TYPES = ("string", "string", "timestamp_ntz", "timestamp_ntz")
+
+
+def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> DataFrame:
+    """The conformed rows of some files (see `conform`), with the columns of `ORIGIN`.
+
+    Files of one layout are read by one scan; no data is read before an action.
+
+    Raises:
+        JobFailed: Spark names a file that was not asked for.
+    """
+    frames = [
+        conform(_with_origin(spark, contract, part, raw), contract.silver.columns, layout, keep=ORIGIN)
+        for layout, group in _by_layout(files).items()
+        for part, raw in _raw_scans(spark, layout, group)
+    ]
+    return reduce(DataFrame.unionByName, frames)
+
+
+def find_unreadable(spark: SparkSession, files: Sequence[Accepted]) -> list[Accepted]:
+    """Those files that Spark cannot decode, found by halving.
+
+    Raises:
+        JobFailed: a read failed for a reason that is not in a file.
+    """
+    if _readable(spark, files):
+        return []
+    if len(files) == 1:
+        return list(files)
+    half = len(files) // 2
+    return find_unreadable(spark, files[:half]) + find_unreadable(spark, files[half:])
+
+
+def _readable(spark: SparkSession, files: Sequence[Accepted]) -> bool:
+    try:
+        with spark_errors(f"reading {len(files)} files to find a damaged one"):
+            for layout, group in _by_layout(files).items():
+                for _, raw in _raw_scans(spark, layout, group):
+                    raw.write.format("noop").mode("overwrite").save()
+    except ScanFailed:
+        return False
+    return True
+
+
+def _by_layout(files: Sequence[Accepted]) -> dict[Layout, list[Accepted]]:
+    groups: dict[Layout, list[Accepted]] = defaultdict(list)
+    for file in files:
+        groups[file.layout].append(file)
+    return groups
+
+
+def _raw_scans(
+    spark: SparkSession, layout: Layout, files: Sequence[Accepted]
+) -> list[tuple[Sequence[Accepted], DataFrame]]:
+    """Scans of files of one layout: one for all, and one each for keys that look like glob patterns.
+
+    With globbing off, Spark 4.1 reads every path once for each path that looks like a pattern, so such a
+    path has to be alone (DataSource.checkAndGlobPathIfNecessary).
+    """
+    plain = [file for file in files if not _GLOB & set(file.item.key)]
+    groups = [plain] if plain else []
+    groups += [[file] for file in files if _GLOB & set(file.item.key)]
+    reader = spark.read.schema(layout.ddl).option("__globPaths__", "false")
+    return [(group, reader.parquet(*(f"s3://{file.item.uri}" for file in group))) for group in groups]
+
+
+def _with_origin(
+    spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted], raw: DataFrame
+) -> DataFrame:
+    if len(files) == 1:
+        origin = zip(ORIGIN, _origin(contract, files[0]), _TYPES, strict=True)
+        return raw.withColumns({name: F.lit(value).cast(kind) for name, value, kind in origin})
+    by_uri = {f"s3://{file.item.uri}": file for file in files}
+    rows = []
+    for path in raw.inputFiles():
+        # Spark percent-encodes paths, and leaves a plus sign as it is.
+        file = by_uri.get(unquote(path))
+        if file is None:
+            raise JobFailed(f"Spark reads {path!r}, which is none of the {len(files)} files asked for.")
+        rows.append((path, *_origin(contract, file)))
+    schema = ", ".join(f"{name} string" for name in (_PATH, *ORIGIN))
+    columns = [F.col(name).cast(kind) for name, kind in zip(ORIGIN, _TYPES, strict=True)]
+    names = F.broadcast(spark.createDataFrame(rows, schema).select(_PATH, *columns))
+    return raw.withColumn(_PATH, F.col("_metadata.file_path")).join(names, _PATH)
+
+
+def _origin(contract: DatasetContract, file: Accepted) -> tuple[str, str, str | None, str | None]:
+    period = contract.period_of(file.item.key)
+    bounds = (period.start.isoformat(), period.end.isoformat()) if period else (None, None)
+    return file.item.key, file.item.etag, *bounds

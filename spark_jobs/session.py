@@ -1,0 +1,189 @@
+"""Edge: Spark sessions, their configuration, and Spark's errors as ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from py4j.protocol import Py4JError
+from pyspark import SparkConf
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from contracts.errors import JobFailed, ScanFailed, ServiceUnavailable
+from contracts.settings import HOST, Settings
+
+CATALOG = "lake"
+
+_CATALOG = f"spark.sql.catalog.{CATALOG}"
+_S3A = "spark.hadoop.fs.s3a"
+# Causes below a failed read that are the store's or the network's, not the file's.
+_TRANSPORT = re.compile(
+    r"AWS\w*(?:Status|IO)?Exception|software\.amazon\.awssdk\.\S*Exception|SocketException|SocketTimeout"
+    r"|ConnectException|ConnectTimeout|UnknownHost|NoHttpResponse|FILE_NOT_EXIST|RemoteFileChanged|AccessDenied|OutOfMemory"
+    r"|No space left"
+)
+
+
+def catalog_conf(settings: Settings) -> dict[str, str]:
+    """Spark properties of the Iceberg catalog `lake`, of the object store below it and of the reads and writes.
+
+    Holds the catalog's password (Spark redacts it in its UI and logs), but no S3 credential.
+    """
+    postgres = f"{HOST}:{settings.ports.postgres}"
+    return {
+        _CATALOG: "org.apache.iceberg.spark.SparkCatalog",
+        f"{_CATALOG}.type": "jdbc",
+        f"{_CATALOG}.uri": f"jdbc:postgresql://{postgres}/lake",
+        f"{_CATALOG}.jdbc.user": "catalog",
+        f"{_CATALOG}.jdbc.password": settings.catalog_password.get_secret_value(),
+        f"{_CATALOG}.jdbc.schema-version": "V1",
+        f"{_CATALOG}.warehouse": "s3://silver/",
+        f"{_CATALOG}.io-impl": "org.apache.iceberg.hadoop.HadoopFileIO",
+        # A long-lived session must see what other applications committed.
+        f"{_CATALOG}.cache-enabled": "false",
+        "spark.sql.defaultCatalog": CATALOG,
+        **_store_conf(settings),
+        **engine_conf(),
+    }
+
+
+def engine_conf() -> dict[str, str]:
+    """Spark properties that the jobs rely on, whatever the cluster and the store."""
+    return {
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        # Wall-clock times pass through this zone, so it must have no daylight saving.
+        "spark.sql.session.timeZone": "UTC",
+        # Spark refuses parquet's nanosecond times, which pandas writes; `conform` makes times of the numbers.
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
+        # Times before 1582 are taken as written; the default ends the job on files of some old writers.
+        "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+        "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+        "spark.sql.shuffle.partitions": "4",
+        # Listing 1,000 given files would otherwise be 1,000 tasks.
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+
+
+def connect_server_conf(settings: Settings) -> dict[str, str]:
+    """Spark properties of the warm Spark Connect server, an application on the standalone cluster.
+
+    The S3 credentials come from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` of the server and its executors.
+    """
+    return {
+        **catalog_conf(settings),
+        f"{_S3A}.aws.credentials.provider": (
+            "software.amazon.awssdk.auth.credentials.EnvironmentVariableCredentialsProvider"
+        ),
+        "spark.master": settings.spark_master_url,
+        "spark.app.name": "sluice-connect",
+        "spark.cores.max": str(settings.spark_cores),
+        "spark.driver.memory": settings.spark_driver_memory,
+        "spark.executor.memory": settings.spark_executor_memory,
+        "spark.driver.host": HOST,
+        "spark.driver.bindAddress": HOST,
+        "spark.connect.grpc.binding.address": HOST,
+        "spark.connect.grpc.binding.port": str(settings.ports.spark_connect),
+        "spark.ui.port": str(settings.ports.spark_connect_ui),
+        # The server lives for weeks; what its UI remembers must not grow.
+        "spark.ui.retainedJobs": "200",
+        "spark.ui.retainedStages": "200",
+        "spark.ui.retainedTasks": "5000",
+        "spark.sql.ui.retainedExecutions": "100",
+    }
+
+
+def connect_session(settings: Settings) -> SparkSession:
+    """A new session on the stack's Spark Connect server.
+
+    Raises:
+        ServiceUnavailable: the server does not answer.
+    """
+    # Imported here: it costs 2 s, which a classic application need not pay.
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    with spark_errors(f"opening a session at {settings.spark_remote}"):
+        session = SparkSession.builder.remote(settings.spark_remote).create()
+        # By default the client tries for ten minutes; the caller has retries of its own.
+        session.client.set_retry_policies([DefaultPolicy(max_retries=8, max_backoff=5000)])
+        return session
+
+
+def submit_session(settings: Settings, name: str) -> SparkSession:
+    """The classic session of an application that a person starts with `spark-submit`.
+
+    It runs on the stack's cluster unless `--master` names another than Spark's own default, `local[*]`.
+
+    Raises:
+        ServiceUnavailable: the cluster or the gateway does not answer.
+    """
+    with spark_errors(f"starting the application {name}"):
+        builder = SparkSession.builder.appName(name).config(
+            map={
+                **catalog_conf(settings),
+                f"{_S3A}.access.key": settings.spark_access_key,
+                f"{_S3A}.secret.key": settings.spark_secret_key.get_secret_value(),
+                f"{_S3A}.aws.credentials.provider": "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",
+                # One core, so that it finds a place beside the warm server.
+                "spark.cores.max": "1",
+                "spark.driver.host": HOST,
+                "spark.driver.bindAddress": HOST,
+            }
+        )
+        if SparkConf().get("spark.master", "local[*]") == "local[*]":
+            builder = builder.master(settings.spark_master_url)
+        return builder.getOrCreate()
+
+
+@contextmanager
+def spark_errors(doing: str) -> Iterator[None]:
+    """Turn Spark's errors into ours.
+
+    Args:
+        doing: what was under way, for the message.
+
+    Raises:
+        ScanFailed: a file could not be read, and nothing says that store or network are at fault.
+        ServiceUnavailable: the Spark server does not answer.
+        JobFailed: anything else that Spark raises.
+    """
+    try:
+        yield
+    except (grpc.RpcError, ConnectionError) as error:
+        raise ServiceUnavailable(
+            f"Spark does not answer while {doing} ({type(error).__name__}). Is it up? `sluice status` tells."
+        ) from error
+    except (PySparkException, Py4JError) as error:
+        # The text may hold values of rows, so it stays in the cause and out of the message.
+        text = str(error)
+        condition = re.search(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]", text)
+        what = condition[1] if condition else _java_class(text) or type(error).__name__
+        if "[FAILED_READ_FILE." in text and not _TRANSPORT.search(text):
+            raise ScanFailed(f"Spark cannot read a file while {doing} ({what}).") from error
+        raise JobFailed(f"Spark failed while {doing}: {what}. The Spark driver's log has the details.") from error
+
+
+def _java_class(text: str) -> str | None:
+    found = re.search(r"\b(?:[a-z0-9_]+\.)+([A-Z]\w*(?:Exception|Error))\b", text)
+    return found[1] if found else None
+
+
+def _store_conf(settings: Settings) -> dict[str, str]:
+    return {
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "spark.hadoop.fs.s3a.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        f"{_S3A}.endpoint": f"http://{settings.s3_endpoint}",
+        f"{_S3A}.endpoint.region": settings.s3_region,
+        f"{_S3A}.path.style.access": "true",
+        f"{_S3A}.connection.ssl.enabled": "false",
+        # "analytics" leaks in long-lived sessions (HADOOP-20058).
+        f"{_S3A}.input.stream.type": "classic",
+        f"{_S3A}.fast.upload.buffer": "bytebuffer",
+        f"{_S3A}.connection.maximum": "64",
+        f"{_S3A}.threads.max": "16",
+        # Iceberg's file names are unique, so probing for what would be overwritten is a wasted request.
+        f"{_S3A}.performance.flags": "create,mkdir",
+    }

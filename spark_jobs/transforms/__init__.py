@@ -1,0 +1,1 @@
+"""One module per family of datasets: pure functions `DataFrame -> DataFrame`."""

@@ -1,0 +1,102 @@
+"""What the tests of the whole chain share: files to drop, and a client that is not ours."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from consumers.ledger import Ledger, open_ledger
+from contracts.story import FileStory
+from ingest.generator import generate_month
+from sluice.files import wait_for_end
+from sluice.query import run_query
+from tests.conftest import Stack
+
+WAIT_SECONDS = 180.0
+
+
+@pytest.fixture(scope="session")
+def ledger(stack: Stack) -> Iterator[Ledger]:
+    """The stack's ledger."""
+    with open_ledger(stack.settings) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def s3(stack: Stack) -> Any:
+    """boto3, signed in as the ingest user: a client that knows nothing of Sluice."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{stack.settings.s3_endpoint}",
+        aws_access_key_id=stack.settings.ingest_access_key,
+        aws_secret_access_key=stack.settings.ingest_secret_key.get_secret_value(),
+        region_name=stack.settings.s3_region,
+    )
+
+
+@pytest.fixture
+def unique() -> str:
+    """A name that no other test uses."""
+    return uuid.uuid4().hex[:10]
+
+
+MakeMonth = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def month(tmp_path_factory: pytest.TempPathFactory) -> MakeMonth:
+    """Make the bytes of a generated month: `month(rows, seed)`."""
+
+    def make(rows: int = 500, seed: int = 1) -> bytes:
+        path = tmp_path_factory.mktemp("month") / "month.parquet"
+        generate_month(path, 2025, 1, rows, seed)
+        return path.read_bytes()
+
+    return make
+
+
+Drop = Callable[..., FileStory]
+
+
+@pytest.fixture(scope="session")
+def put(s3: Any, ledger: Ledger) -> Drop:
+    """Put bytes with boto3, and wait until the file has ended: `put(key, body)` gives its story."""
+
+    def drop(key: str, body: bytes, seconds: float = WAIT_SECONDS) -> FileStory:
+        before = ledger.story("bronze", key)
+        answer = s3.put_object(Bucket="bronze", Key=key, Body=body)
+        etag = answer["ETag"].strip('"')
+        known = len(before.timeline) if before is not None and before.etag == etag else 0
+        return wait_for_end(lambda: ledger.story("bronze", key, etag), f"bronze/{key}", known, seconds)
+
+    return drop
+
+
+Query = Callable[[str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture(scope="session")
+def query(stack: Stack) -> Query:
+    """Run SQL over silver and gold as `sluice sql` does."""
+
+    def run(statement: str) -> list[tuple[Any, ...]]:
+        return run_query(stack.settings, statement)[1]
+
+    return run
+
+
+def sql_text(value: str) -> str:
+    """A string literal of SQL."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def rows_in_file(path: Path) -> int:
+    """Rows that a parquet file says it has."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)

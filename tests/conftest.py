@@ -1,0 +1,116 @@
+"""One stack for all tests that need it: the real servers, on ports and a data folder of their own."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.settings import HOST, USUAL_PORTS, Settings, load_settings
+
+SLUICE = Path(sys.executable).with_name("sluice")
+REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack, and the program `sluice` pointed at it."""
+
+    settings: Settings
+    environment: dict[str, str]
+    published: Path
+    """What the local web server publishes in place of the TLC."""
+
+    def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run `sluice` as a user does."""
+        return subprocess.run(
+            [str(SLUICE), *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def json(self, *arguments: str, code: int = 0, timeout: float = 600) -> Any:
+        """Run `sluice … --json`, expect the exit code, and give the answer."""
+        done = self.run(*arguments, "--json", timeout=timeout)
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        return json.loads(done.stdout)
+
+
+def free_port_block(size: int) -> int:
+    """First of a block of ports that nobody holds, below the range that the kernel gives to outgoing connections."""
+    for base in range(21000, 32000, 100):
+        if all(_is_free(base + offset) for offset in range(size)):
+            return base
+    raise RuntimeError("no block of free ports below 32000")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder that a local web server publishes, and its address."""
+    folder = tmp_path_factory.mktemp("published")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer((HOST, 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield folder, f"http://{HOST}:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def stack(published: tuple[Path, str]) -> Iterator[Stack]:
+    """The whole stack, started once a session by `sluice up` and stopped by `sluice down`.
+
+    `SLUICE_TEST_HOME` names a stack that is up already and stays up, for work on the tests themselves.
+    """
+    kept = os.environ.get("SLUICE_TEST_HOME")
+    home = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="sluice-test-"))
+    environment = os.environ | {"SLUICE_HOME": str(home), "SLUICE_TLC_BASE_URL": published[1]}
+    if not kept:
+        environment["SLUICE_PORT_BASE"] = str(free_port_block(len(USUAL_PORTS)))
+    before = {name: os.environ.get(name) for name in ("SLUICE_HOME", "SLUICE_PORT_BASE", "SLUICE_TLC_BASE_URL")}
+    os.environ.update({name: environment[name] for name in before if name in environment})
+    try:
+        done = subprocess.run([str(SLUICE), "up"], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"sluice up failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{_tails(home)}"
+        yield Stack(load_settings(), environment, published[0])
+    finally:
+        if not kept:
+            subprocess.run([str(SLUICE), "down"], env=environment, check=False)
+            shutil.rmtree(home, ignore_errors=True)
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _tails(home: Path) -> str:
+    lines = []
+    for path in sorted((home / "logs").glob("*.log")):
+        lines += [f"--- {path.name}", *path.read_text("utf-8", errors="replace").splitlines()[-8:]]
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="session")
+def real_files() -> Path:
+    """The real TLC files beside the repository."""
+    if not REAL_FILES.is_dir():
+        pytest.skip("the real TLC files are not here: ../shared/data/taxi is missing")
+    return REAL_FILES

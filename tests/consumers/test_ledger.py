@@ -1,0 +1,244 @@
+"""The ledger on a real Postgres."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from consumers.ledger import Ledger
+from consumers.migrate import migrate
+from consumers.routing import Decision, Repeat, Work
+from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable
+from contracts.events import BucketEvent
+from contracts.states import FileState, Hop, Layer, Reason
+from contracts.story import FileStory
+from contracts.work import Batch, WorkItem, make_batch
+from tests.consumers.samples import KEY, accepted, marker, planned, put, removal
+
+pytestmark = pytest.mark.services
+
+
+def drop(ledger: Ledger, *events: BucketEvent) -> list[Decision]:
+    return ledger.apply([(e.bucket, e.key, e.etag) for e in events], lambda known: planned(known, *events))
+
+
+def told(ledger: Ledger, key: str = KEY, etag: str | None = None) -> FileStory:
+    story = ledger.story("bronze", key, etag)
+    assert story is not None
+    return story
+
+
+def batch_of(event: BucketEvent, layer: Layer = Layer.SILVER, version: str | None = None) -> Batch:
+    item = WorkItem(
+        bucket=event.bucket, key=event.key, etag=event.etag, size=event.size, version=version or event.sequencer
+    )
+    return make_batch(layer, "nyc_yellow", [item])
+
+
+def test_story_of_a_file_tells_every_hop_in_order_of_time(ledger: Ledger) -> None:
+    drop(ledger, put())
+    silver = batch_of(put())
+    assert ledger.claim(silver)
+    ledger.started(silver, silver.dag_id, silver.run_id, 1)
+    assert told(ledger).state == FileState.RUNNING
+    ledger.record_marker(marker(accepted()))
+    assert told(ledger).state == FileState.RUNNING
+    ledger.record_marker(marker(accepted(rows=8, rejected=0), layer=Layer.GOLD, batch_id="b2", snapshot=6))
+    story = told(ledger)
+    assert story.state == FileState.DONE
+    assert [passage.at for passage in story.timeline] == sorted(passage.at for passage in story.timeline)
+    assert {hop: sum(p.hop == hop for p in story.timeline) for hop in Hop if hop != "repeated"} == {
+        **dict.fromkeys((Hop.PUT, Hop.EVENT, Hop.ROUTED, Hop.CLAIMED, Hop.STARTED), 1),
+        **dict.fromkeys((Hop.COMMITTED, Hop.RECORDED), 2),
+        **dict.fromkeys((Hop.REMOVED, Hop.QUARANTINED, Hop.FAILED), 0),
+    }
+    assert [(r.layer, r.rows_in, r.rows_accepted, r.rows_rejected) for r in story.layers] == [
+        (Layer.SILVER, 10, 8, 2),
+        (Layer.GOLD, 8, 8, 0),
+    ]
+
+
+def test_event_delivered_twice_changes_nothing_and_is_handed_on_again_until_claimed(ledger: Ledger) -> None:
+    drop(ledger, put())
+    before = told(ledger)
+    (second,) = drop(ledger, put())
+    assert isinstance(second, Repeat)
+    assert isinstance(second.again, Work)
+    assert told(ledger) == before
+    ledger.claim(batch_of(put()))
+    assert drop(ledger, put()) == [Repeat(dropped=False, again=None)]
+
+
+def test_same_content_dropped_again_leaves_a_running_file_running(ledger: Ledger) -> None:
+    drop(ledger, put())
+    ledger.claim(batch_of(put()))
+    assert drop(ledger, put(sequencer="11")) == [Repeat(dropped=True)]
+    story = told(ledger)
+    assert story.state == FileState.RUNNING
+    assert story.timeline[-1].hop == Hop.CLAIMED
+    assert Hop.REPEATED in [passage.hop for passage in story.timeline]
+
+
+def test_correction_supersedes_a_version_that_still_waits(ledger: Ledger) -> None:
+    drop(ledger, put(etag="a1", sequencer="10"))
+    drop(ledger, put(etag="b2", sequencer="11"))
+    assert (told(ledger, etag="a1").state, told(ledger, etag="a1").reason) == (FileState.IGNORED, Reason.SUPERSEDED)
+    assert (told(ledger).etag, told(ledger).state) == ("b2", FileState.RECEIVED)
+
+
+def test_correction_leaves_a_running_version_to_its_marker(ledger: Ledger) -> None:
+    drop(ledger, put(etag="a1", sequencer="10"))
+    ledger.claim(batch_of(put(etag="a1", sequencer="10")))
+    drop(ledger, put(etag="b2", sequencer="11"))
+    assert told(ledger, etag="a1").state == FileState.RUNNING
+
+
+def test_old_content_put_back_starts_anew(ledger: Ledger) -> None:
+    drop(ledger, put(etag="a1", sequencer="10"))
+    ledger.record_marker(marker(accepted(), layer=Layer.GOLD))
+    drop(ledger, put(etag="b2", sequencer="11"))
+    (again,) = drop(ledger, put(etag="a1", sequencer="12"))
+    assert isinstance(again, Work)
+    assert (told(ledger).etag, told(ledger).state) == ("a1", FileState.RECEIVED)
+
+
+def test_events_of_one_poll_see_each_other(ledger: Ledger) -> None:
+    decisions = drop(ledger, put(etag="b2", sequencer="11"), put(etag="a1", sequencer="10"), removal())
+    assert [type(decision).__name__ for decision in decisions] == ["Work", "End", "Removed"]
+    assert told(ledger).etag == "b2"
+    assert told(ledger, etag="a1").reason == Reason.SUPERSEDED
+
+
+def test_longer_sequencer_is_the_newer_version(ledger: Ledger) -> None:
+    drop(ledger, put(etag="a1", sequencer="FF"))
+    drop(ledger, put(etag="b2", sequencer="100"))
+    assert told(ledger).etag == "b2"
+
+
+def test_refused_file_is_quarantined_and_dropping_it_again_starts_it_anew(ledger: Ledger) -> None:
+    drop(ledger, put())
+    refused = accepted(rows=0, rejected=0).model_copy(update={"refused": Reason.NOT_PARQUET, "detail": "text"})
+    ledger.record_marker(marker(refused, snapshot=None))
+    story = told(ledger)
+    assert (story.state, story.reason, story.detail) == (FileState.QUARANTINED, Reason.NOT_PARQUET, "text")
+    assert story.layers == ()
+    drop(ledger, put(sequencer="11"))
+    assert (told(ledger).state, told(ledger).reason) == (FileState.RECEIVED, None)
+
+
+def test_marker_recorded_twice_changes_nothing(ledger: Ledger) -> None:
+    drop(ledger, put())
+    ledger.record_marker(marker(accepted()))
+    before = told(ledger)
+    ledger.record_marker(marker(accepted()))
+    assert told(ledger) == before
+
+
+def test_older_marker_does_not_replace_a_newer_result(ledger: Ledger) -> None:
+    newer = marker(accepted(rows=20), batch_id="b2", snapshot=9)
+    older = marker(accepted(rows=10)).model_copy(update={"committed_at": newer.started_at})
+    ledger.record_marker(newer)
+    ledger.record_marker(older)
+    assert told(ledger).layers[0].snapshot_id == 9
+
+
+def test_marker_of_a_file_that_no_event_told_of_is_recorded(ledger: Ledger) -> None:
+    ledger.record_marker(marker(accepted()))
+    assert (told(ledger).dataset, told(ledger).state) == ("nyc_yellow", FileState.RUNNING)
+
+
+def test_silver_marker_that_comes_after_gold_leaves_the_file_done(ledger: Ledger) -> None:
+    drop(ledger, put())
+    ledger.record_marker(marker(accepted(), layer=Layer.GOLD, batch_id="b2"))
+    ledger.record_marker(marker(accepted()))
+    assert told(ledger).state == FileState.DONE
+
+
+def test_failed_run_quarantines_its_files_and_a_late_marker_overrules_that(ledger: Ledger) -> None:
+    drop(ledger, put())
+    ledger.claim(batch_of(put()))
+    ledger.failed(batch_of(put()), "run-1", "executor lost")
+    assert (told(ledger).state, told(ledger).reason) == (FileState.QUARANTINED, Reason.RUN_FAILED)
+    ledger.record_marker(marker(accepted()))
+    assert (told(ledger).state, told(ledger).reason) == (FileState.RUNNING, None)
+
+
+def test_claimed_items_stay_unclaimed_until_their_run_exists(ledger: Ledger) -> None:
+    drop(ledger, put())
+    batch = batch_of(put())
+    assert ledger.claim(batch)
+    assert not ledger.claim(batch)
+    assert ledger.unclaimed(Layer.SILVER, "nyc_yellow", batch.items) == list(batch.items)
+    ledger.handed_over(batch.batch_id)
+    assert ledger.unclaimed(Layer.SILVER, "nyc_yellow", batch.items) == []
+    later = batch.items[0].model_copy(update={"version": "99"})
+    assert ledger.unclaimed(Layer.SILVER, "nyc_yellow", [*batch.items, later]) == [later]
+    assert ledger.unclaimed(Layer.GOLD, "nyc_yellow", batch.items) == list(batch.items)
+
+
+def test_loaded_batch_equals_the_claimed_one(ledger: Ledger) -> None:
+    items = [
+        WorkItem(bucket="bronze", key=f"nyc_yellow/ü +%{n}'.parquet", etag="e", size=n, version="1") for n in range(30)
+    ]
+    batch = make_batch(Layer.GOLD, "nyc_yellow", items)
+    ledger.claim(batch)
+    assert ledger.load_batch(batch.batch_id) == batch
+
+
+def test_unknown_batch_is_bad_work(ledger: Ledger) -> None:
+    with pytest.raises(BadWork, match="No batch 'nope'"):
+        ledger.load_batch("nope")
+
+
+def test_stories_are_filtered_and_newest_first(ledger: Ledger) -> None:
+    drop(ledger, put(key="nyc_yellow/a.parquet"))
+    drop(ledger, put(key="oders/a.parquet"))
+    assert [story.key for story in ledger.stories()] == ["oders/a.parquet", "nyc_yellow/a.parquet"]
+    assert [story.key for story in ledger.stories(state=FileState.QUARANTINED)] == ["oders/a.parquet"]
+    assert [story.key for story in ledger.stories(dataset="nyc_yellow", limit=5)] == ["nyc_yellow/a.parquet"]
+    assert len(ledger.stories(limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE ledger.history SET hop = 'put'", "DELETE FROM ledger.history", "TRUNCATE ledger.history"],
+    ids=["update", "delete", "truncate"],
+)
+def test_history_cannot_be_rewritten(ledger: Ledger, ledger_url: str, statement: str) -> None:
+    drop(ledger, put())
+    with psycopg.connect(ledger_url) as connection, pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(statement)
+
+
+def test_illegal_change_of_state_is_refused(ledger: Ledger) -> None:
+    drop(ledger, put())
+    ledger.record_marker(marker(accepted(), layer=Layer.GOLD))
+    with pytest.raises(IllegalTransition, match="from done to running"):
+        ledger._run(lambda connection: connection.execute("UPDATE ledger.files SET state = 'running'"))
+
+
+def test_rows_that_do_not_add_up_are_refused(ledger: Ledger) -> None:
+    wrong = accepted().model_copy(update={"rows_in": 11})
+    with pytest.raises(AccountingMismatch):
+        ledger.record_marker(marker().model_copy(update={"sources": (wrong,)}))
+    assert ledger.story("bronze", KEY) is None
+
+
+def test_value_that_postgres_cannot_hold_is_bad_work(ledger: Ledger) -> None:
+    with pytest.raises(BadWork):
+        ledger.story("bronze", "nul\0")
+    with pytest.raises(BadWork):
+        ledger.story("bronze", "half a pair \ud800")
+
+
+def test_no_server_is_service_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.ledger.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("consumers.ledger.TRIES", 1)
+    with Ledger("postgresql://ledger@127.0.0.1:1/lake") as ledger, pytest.raises(ServiceUnavailable):
+        ledger.story("bronze", KEY)
+
+
+def test_migration_can_be_repeated(ledger: Ledger, ledger_url: str) -> None:
+    drop(ledger, put())
+    migrate(ledger_url)
+    assert told(ledger).state == FileState.RECEIVED

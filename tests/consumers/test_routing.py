@@ -1,0 +1,217 @@
+"""What an event means."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.routing import (
+    MAX_ITEMS,
+    Decision,
+    End,
+    FetchMarker,
+    Nothing,
+    Removed,
+    Repeat,
+    UnknownBucket,
+    Work,
+    classify,
+    gold_work,
+    route,
+    silver_work,
+)
+from consumers.rows import FileRow, KnownFiles
+from contracts.events import BucketEvent
+from contracts.states import FileState, Hop, Layer, Reason
+from contracts.work import WorkItem
+from tests.consumers.samples import CONTRACTS, KEY, NOON, accepted, marker, planned, put, removal
+
+RECEIVED, RUNNING, DONE = FileState.RECEIVED, FileState.RUNNING, FileState.DONE
+QUARANTINED, IGNORED = FileState.QUARANTINED, FileState.IGNORED
+WORK = "work"
+DROPPED = Repeat(dropped=True)
+SILENT = Repeat(dropped=False)
+
+
+def row(
+    etag: str = "a1",
+    sequencer: str = "10",
+    state: FileState = DONE,
+    reason: Reason | None = None,
+    key: str = KEY,
+) -> FileRow:
+    return FileRow("bronze", key, etag, sequencer, state, reason)
+
+
+def ends(reason: Reason) -> object:
+    class Ends:
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, End) and other.reason == reason
+
+        __hash__ = None  # type: ignore[assignment]
+
+        def __repr__(self) -> str:
+            return f"End({reason})"
+
+    return Ends()
+
+
+@pytest.mark.parametrize(
+    ("key", "reason", "dead"),
+    [
+        pytest.param("nyc_yellow/", Reason.DIRECTORY_MARKER, False, id="folder-marker"),
+        pytest.param("nyc_yellow/2025/", Reason.DIRECTORY_MARKER, False, id="nested-folder-marker"),
+        pytest.param("nyc_yellow/_SUCCESS", Reason.HIDDEN_NAME, False, id="success-file"),
+        pytest.param("nyc_yellow/.part.parquet.crc", Reason.HIDDEN_NAME, False, id="checksum-file"),
+        pytest.param("nyc_yellow/_temporary/0/part.parquet", Reason.HIDDEN_NAME, False, id="spark-work-folder"),
+        pytest.param("oders/may.parquet", Reason.UNKNOWN_DATASET, True, id="misspelt-dataset"),
+        pytest.param("may.parquet", Reason.UNKNOWN_DATASET, True, id="no-folder"),
+        pytest.param("nyc_yellow", Reason.UNKNOWN_DATASET, True, id="object-named-like-the-dataset"),
+        pytest.param("NYC_Yellow/may.parquet", Reason.UNKNOWN_DATASET, True, id="other-case"),
+        pytest.param("nyc_yellow/may.csv", Reason.PATH_NOT_IN_CONTRACT, True, id="not-parquet-by-name"),
+        pytest.param("nyc_yellow/may.parquet.tmp", Reason.PATH_NOT_IN_CONTRACT, True, id="suffix-after-parquet"),
+    ],
+)
+def test_key_that_no_contract_takes_ends_with_its_reason(key: str, reason: Reason, dead: bool) -> None:
+    decision = route(put(key=key), CONTRACTS, KnownFiles())
+    assert isinstance(decision, End)
+    assert (decision.reason, decision.dead_letter) == (reason, dead)
+
+
+@pytest.mark.parametrize(
+    "key", ["nyc_yellow/a.parquet", "nyc_yellow/2025/ä +%41'\"; drop.parquet", "nyc_yellow/x/y/z/a.parquet"]
+)
+def test_key_that_the_contract_takes_becomes_work_of_its_dataset(key: str) -> None:
+    decision = route(put(key=key, sequencer="1F"), CONTRACTS, KnownFiles())
+    assert decision == Work(
+        "nyc_yellow", WorkItem(bucket="bronze", key=key, etag="a1", size=7, version="1F", rows=None)
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "event", "expected"),
+    [
+        pytest.param([], put(), WORK, id="new-object"),
+        pytest.param([row(state=RUNNING)], put(), SILENT, id="second-delivery-while-running"),
+        pytest.param([row(sequencer="11")], put(), SILENT, id="older-delivery-of-the-same-content"),
+        pytest.param([row(state=DONE)], put(sequencer="11"), DROPPED, id="same-again-when-done"),
+        pytest.param([row(state=RUNNING)], put(sequencer="11"), DROPPED, id="same-again-while-running"),
+        pytest.param([row(state=RECEIVED)], put(sequencer="11"), DROPPED, id="same-again-while-waiting"),
+        pytest.param(
+            [row(state=QUARANTINED, reason=Reason.RUN_FAILED)], put(sequencer="11"), WORK, id="same-again-after-failure"
+        ),
+        pytest.param(
+            [row(state=IGNORED, reason=Reason.OBJECT_GONE)],
+            put(sequencer="11"),
+            WORK,
+            id="same-again-after-it-was-gone",
+        ),
+        pytest.param([row()], put(etag="b2", sequencer="11"), WORK, id="correction"),
+        pytest.param([row(sequencer="FF")], put(etag="b2", sequencer="100"), WORK, id="correction-longer-sequencer"),
+        pytest.param(
+            [row(sequencer="12")],
+            put(etag="b2", sequencer="11"),
+            ends(Reason.SUPERSEDED),
+            id="late-event-of-old-version",
+        ),
+        pytest.param([row(), row("b2", "11")], put(sequencer="12"), WORK, id="old-content-put-back"),
+        pytest.param([row(), row("b2", "12")], put(sequencer="11"), DROPPED, id="late-event-of-a-known-older-version"),
+        pytest.param([row()], removal(sequencer="20"), Removed("a1"), id="removal"),
+    ],
+)
+def test_what_the_ledger_knows_decides(known: list[FileRow], event: BucketEvent, expected: object) -> None:
+    decision = route(event, CONTRACTS, KnownFiles(known))
+    assert decision == (classify(event, CONTRACTS) if expected == WORK else expected)
+
+
+def test_second_delivery_hands_on_again_what_nobody_took() -> None:
+    decision = route(put(), CONTRACTS, KnownFiles([row(state=RECEIVED)]))
+    assert isinstance(decision, Repeat)
+    assert isinstance(decision.again, Work)
+
+
+def test_second_delivery_of_an_unroutable_key_makes_its_dead_letter_again() -> None:
+    lost = row(state=QUARANTINED, reason=Reason.UNKNOWN_DATASET, key="oders/a.parquet")
+    decision = route(put(key="oders/a.parquet"), CONTRACTS, KnownFiles([lost]))
+    assert isinstance(decision, Repeat)
+    assert isinstance(decision.again, End)
+
+
+def test_second_delivery_of_a_refused_file_hands_on_nothing() -> None:
+    refused = row(state=QUARANTINED, reason=Reason.NOT_PARQUET)
+    assert route(put(), CONTRACTS, KnownFiles([refused])) == SILENT
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        pytest.param(put("_commits/nyc_yellow/5-b.json", bucket="silver"), FetchMarker(Layer.SILVER), id="silver"),
+        pytest.param(put("_commits/t/5-b.json", bucket="gold"), FetchMarker(Layer.GOLD), id="gold"),
+        pytest.param(put("nyc_yellow/data/part.parquet", bucket="silver"), None, id="part-file"),
+        pytest.param(put("_commits/nyc_yellow/", bucket="silver"), None, id="folder-marker"),
+        pytest.param(
+            put("_commits/t/1.json", bucket="gold").model_copy(update={"name": "s3:ObjectRemoved:Delete"}),
+            None,
+            id="removed-marker",
+        ),
+        pytest.param(put(bucket="quarantine"), UnknownBucket(), id="bucket-without-a-layer"),
+    ],
+)
+def test_only_new_markers_of_a_layer_are_fetched(event: BucketEvent, expected: Decision | None) -> None:
+    decision = route(event, CONTRACTS, KnownFiles())
+    assert isinstance(decision, Nothing) if expected is None else decision == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "sequencer"),
+    [
+        pytest.param([], "20", id="unknown-object"),
+        pytest.param([row(sequencer="21")], "20", id="older-than-the-content"),
+    ],
+)
+def test_removal_that_concerns_no_known_content_is_nothing(known: list[FileRow], sequencer: str) -> None:
+    assert isinstance(route(removal(sequencer=sequencer), CONTRACTS, KnownFiles(known)), Nothing)
+
+
+def test_two_versions_in_one_poll_leave_the_later_one_as_newest() -> None:
+    decisions, changes = planned(KnownFiles(), put(etag="a1", sequencer="10"), put(etag="b2", sequencer="11"))
+    assert [type(decision) for decision in decisions] == [Work, Work]
+    assert changes.superseding["bronze", KEY].etag == "b2"
+    assert [h.hop for h in changes.history if h.etag == "b2"] == [Hop.PUT, Hop.EVENT, Hop.ROUTED]
+
+
+def test_repeat_stores_no_state_that_may_have_moved_on() -> None:
+    _, changes = planned(KnownFiles([row(state=RECEIVED)]), put(sequencer="11"))
+    assert changes.files == {}
+    assert changes.seen_again == {("bronze", KEY, "a1"): "11"}
+
+
+@given(st.permutations([put(etag=e, sequencer=s) for e, s in [("a", "1"), ("b", "2"), ("c", "3"), ("b", "2")]]))
+def test_any_order_of_arrival_ends_with_the_same_newest_version(events: list[BucketEvent]) -> None:
+    known = KnownFiles()
+    planned(known, *events)
+    newest = known.newest("bronze", KEY)
+    assert newest is not None
+    assert (newest.etag, newest.state) == ("c", RECEIVED)
+
+
+def test_silver_work_is_one_message_a_dataset_up_to_its_limit() -> None:
+    works = [
+        Work(dataset, WorkItem(bucket="bronze", key=f"{dataset}/{n}", etag="e", version="1"))
+        for n in range(MAX_ITEMS + 1)
+        for dataset in ("a", "b")
+    ]
+    messages = silver_work(works, NOON)
+    assert [(m.dataset, len(m.items)) for m in messages] == [("a", 100), ("a", 1), ("b", 100), ("b", 1)]
+
+
+def test_file_whose_rows_were_all_rejected_still_goes_to_gold() -> None:
+    refused = accepted("nyc_yellow/bad.parquet").model_copy(update={"refused": Reason.NOT_PARQUET})
+    (message,) = gold_work(marker(accepted(rows=3, rejected=3), refused), NOON)
+    assert [(item.key, item.rows, item.version) for item in message.items] == [(KEY, 0, "5")]
+
+
+def test_commit_that_refused_every_file_makes_no_gold_work() -> None:
+    refused = accepted().model_copy(update={"refused": Reason.NOT_PARQUET})
+    assert gold_work(marker(refused, snapshot=None), NOON) == []

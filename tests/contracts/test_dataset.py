@@ -1,0 +1,77 @@
+"""Dataset contracts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from contracts.dataset import get_contract, load_contract, load_contracts
+from contracts.errors import ContractError, UnknownDataset
+
+DATASETS = Path(__file__).parents[2] / "contracts" / "datasets"
+TAXI = DATASETS / "nyc_yellow.yaml"
+
+
+def test_every_contract_of_the_project_is_valid() -> None:
+    assert load_contracts(DATASETS)["nyc_yellow"].rejects_table == "silver.nyc_yellow_rejects"
+
+
+@pytest.mark.parametrize(
+    ("key", "accepted"),
+    [
+        ("nyc_yellow/a.parquet", True),
+        ("nyc_yellow/2025/ä +%.parquet", True),
+        ("nyc_yellow/a.parquet\n", False),
+        ("nyc_yellow/a.csv", False),
+        ("nyc_yellow_2/a.parquet", False),
+        ("a.parquet", False),
+    ],
+)
+def test_contract_accepts_keys_that_its_path_matches_in_full(key: str, accepted: bool) -> None:
+    assert load_contract(TAXI).accepts(key) is accepted
+
+
+def test_period_is_the_month_that_the_key_names() -> None:
+    contract = load_contract(TAXI)
+    period = contract.period_of("nyc_yellow/yellow_tripdata_2024-12.parquet")
+    assert period is not None
+    assert (period.start, period.end) == (datetime(2024, 12, 1), datetime(2025, 1, 1))
+    assert contract.period_of("nyc_yellow/a.parquet") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"id": "With Space"}, "dataset", id="name"),
+        pytest.param({"schema": []}, "'silver'", id="no-tables"),
+        pytest.param({"customProperties": []}, "path", id="no-path"),
+        pytest.param({"customProperties": [{"property": "path", "value": "("}]}, "not a valid", id="path-no-pattern"),
+    ],
+)
+def test_contract_that_is_not_valid_names_file_and_field(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(TAXI.read_text("utf-8")) | change), "utf-8")
+    with pytest.raises(ContractError, match="bad.yaml") as raised:
+        load_contract(file)
+    assert said in str(raised.value)
+
+
+def test_file_that_is_no_yaml_is_a_contract_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("id: [", "utf-8")
+    with pytest.raises(ContractError, match="not YAML"):
+        load_contracts(tmp_path)
+
+
+def test_two_contracts_of_one_dataset_are_refused(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(TAXI.read_text("utf-8"), "utf-8")
+    with pytest.raises(ContractError, match="b.yaml names the dataset nyc_yellow"):
+        load_contracts(tmp_path)
+
+
+def test_unknown_dataset_names_those_that_there_are() -> None:
+    with pytest.raises(UnknownDataset, match="Known: nyc_yellow"):
+        get_contract(load_contracts(DATASETS), "oders")

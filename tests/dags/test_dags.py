@@ -1,0 +1,85 @@
+"""Every DAG loads, and holds what the other parts count on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+from contracts.dataset import load_contracts
+from contracts.settings import load_settings
+from contracts.states import Layer
+from contracts.work import stage_dag_id
+
+REPO = Path(__file__).resolve().parents[2]
+DAGS = REPO / "airflow" / "dags"
+PLUGINS = REPO / "airflow" / "plugins"
+CONTRACTS = load_contracts(load_settings().contracts_dir)
+
+
+@pytest.fixture(scope="module")
+def bag() -> Any:
+    return DagBag(dag_folder=DAGS)
+
+
+def test_every_dag_file_loads(bag: Any) -> None:
+    assert bag.import_errors == {}
+
+
+def test_each_contract_has_a_stage_dag_per_layer_with_one_active_run(bag: Any) -> None:
+    for dataset in CONTRACTS:
+        for layer, task in ((Layer.SILVER, "data_preprocessing"), (Layer.GOLD, "feature_engineering")):
+            dag = bag.dags[stage_dag_id(dataset, layer)]
+            assert dag.max_active_runs == 1
+            assert dag.task_ids == [task]
+            assert dag.get_task(task).retries == 3
+
+
+@pytest.mark.parametrize(("dag_id", "layer"), [("listen_bronze", "silver"), ("listen_silver", "gold")])
+def test_listener_starts_in_the_triggerer_and_runs_all_the_time(bag: Any, dag_id: str, layer: str) -> None:
+    dag = bag.dags[dag_id]
+    (sensor,) = dag.tasks
+    assert dag.timetable.active_runs_limit == dag.max_active_runs == 1
+    assert sensor.start_from_trigger
+    assert sensor.start_trigger_args.trigger_cls == "sluice_listener.trigger.WorkTrigger"
+    assert sensor.start_trigger_args.trigger_kwargs["layer"] == layer
+
+
+def test_listeners_have_different_consumer_groups(bag: Any) -> None:
+    groups = [
+        bag.dags[dag_id].tasks[0].start_trigger_args.trigger_kwargs["group"]
+        for dag_id in ("listen_bronze", "listen_silver")
+    ]
+    assert len(set(groups)) == 2
+
+
+def test_each_published_source_has_its_download_dag(bag: Any) -> None:
+    for contract in CONTRACTS.values():
+        if contract.download is not None:
+            dag = bag.dags[contract.download.dag]
+            assert set(dag.params) == {"year", "month", "dataset"}
+            assert contract.dataset in dag.params.get_param("dataset").schema["enum"]
+            assert dag.task_ids == ["download_to_bronze", "wait_for_gold", "arrival"]
+
+
+def test_dag_files_import_neither_spark_nor_kafka_clients_nor_the_ledger() -> None:
+    heavy = ("pyspark", "consumers.ledger", "psycopg", "ingest.store", "kafka")
+    code = (
+        "import runpy, sys; sys.path.insert(0, sys.argv[1])\n"
+        "for path in sys.argv[2:]: runpy.run_path(path)\n"
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    files = [str(path) for path in sorted(DAGS.glob("*.py"))]
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(PLUGINS), *files],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=REPO,
+    )
+    assert result.stdout.strip().splitlines()[-1] == "[]"

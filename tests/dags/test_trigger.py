@@ -1,0 +1,186 @@
+"""The trigger and the API edge, awaited in plain async tests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import httpx
+import pytest
+from airflow.triggers.base import TaskSuccessEvent
+from sluice_listener import trigger as module
+from sluice_listener.api import AirflowApi
+from sluice_listener.trigger import WorkTrigger
+
+from contracts.errors import Permanent, ServiceUnavailable
+
+
+class FakeTopic:
+    """A consumer that never has anything."""
+
+    made: list[FakeTopic] = []
+
+    def __init__(self, *_: Any) -> None:
+        self.closed = threading.Event()
+        self.polled = threading.Event()
+        self.polling = False
+        self.closed_while_polling = False
+        FakeTopic.made.append(self)
+
+    def read(self, timeout: float) -> list[Any]:
+        self.polling = True
+        self.polled.set()
+        # As long as a real poll: a close from another thread would come in between.
+        threading.Event().wait(0.05)
+        self.polling = False
+        return []
+
+    def hold(self, held: bool) -> None: ...
+
+    def commit(self, offsets: Any) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed_while_polling = self.polling
+        self.closed.set()
+
+
+class FakeLedger:
+    def __enter__(self) -> FakeLedger:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeTopic.made.clear()
+    monkeypatch.setattr(module, "WorkTopic", FakeTopic)
+    monkeypatch.setattr(module, "DeadLetters", FakeTopic)
+    monkeypatch.setattr(module, "open_ledger", lambda settings: FakeLedger())
+    monkeypatch.setattr(module, "service_api", lambda settings: api(lambda request: httpx.Response(503)))
+
+
+def api(answer: Any) -> AirflowApi:
+    return AirflowApi("http://airflow", "user", "password", transport=httpx.MockTransport(answer))
+
+
+def listener(lifetime: float) -> WorkTrigger:
+    return WorkTrigger(layer="silver", group="group", kafka_config_id="sluice_kafka", lifetime=lifetime)
+
+
+async def first_event(trigger: WorkTrigger) -> Any:
+    async for event in trigger.run():
+        return event
+
+
+def test_trigger_can_be_made_again_from_what_it_serializes() -> None:
+    path, arguments = listener(5).serialize()
+    assert path == f"{WorkTrigger.__module__}.{WorkTrigger.__qualname__}"
+    assert WorkTrigger(**arguments).serialize() == (path, arguments)
+
+
+def test_trigger_ends_the_task_with_success_when_its_time_is_up_and_closes_the_consumer() -> None:
+    event = asyncio.run(first_event(listener(0.1)))
+    assert isinstance(event, TaskSuccessEvent)
+    assert FakeTopic.made[0].closed.is_set()
+
+
+def test_cancelled_trigger_closes_its_consumer_and_not_during_a_poll() -> None:
+    async def cancel() -> None:
+        task = asyncio.create_task(first_event(listener(60)))
+        while not (FakeTopic.made and FakeTopic.made[0].polled.is_set()):
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(cancel(), 10))
+    assert FakeTopic.made[0].closed.is_set()
+    assert not FakeTopic.made[0].closed_while_polling
+
+
+def test_consumer_is_closed_when_the_ledger_breaks_the_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: FakeTopic, timeout: float) -> list[Any]:
+        raise ServiceUnavailable("The Kafka consumer gave up.")
+
+    monkeypatch.setattr(FakeTopic, "read", broken)
+    with pytest.raises(ServiceUnavailable):
+        asyncio.run(first_event(listener(60)))
+    assert FakeTopic.made[0].closed.is_set()
+
+
+def call(answer: Any, method: str, *args: Any) -> Any:
+    async def run() -> Any:
+        async with api(answer) as client:
+            return await getattr(client, method)(*args)
+
+    return asyncio.run(run())
+
+
+def answering(status: int, body: Any = None) -> Any:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "token"})
+        return httpx.Response(status, json=body)
+
+    return answer
+
+
+RUN = ("dag", "run", {}, "note")
+
+
+@pytest.mark.parametrize(("status", "new"), [(200, True), (409, False)], ids=["made", "there-already"])
+def test_run_that_exists_is_no_error(status: int, new: bool) -> None:
+    assert call(answering(status, {}), "create_run", *RUN) is new
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (404, ServiceUnavailable),
+        (500, ServiceUnavailable),
+        (503, ServiceUnavailable),
+        (400, Permanent),
+        (403, Permanent),
+    ],
+)
+def test_answers_become_our_errors(status: int, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        call(answering(status), "create_run", *RUN)
+
+
+def test_no_answer_is_retryable() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(ServiceUnavailable):
+        call(refuse, "active_run", "dag")
+
+
+def test_token_that_ran_out_is_renewed_once() -> None:
+    tokens = iter(["old", "new"])
+    used: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": next(tokens)})
+        used.append(request.headers["Authorization"])
+        return httpx.Response(401 if used[-1].endswith("old") else 200, json={"dag_runs": []})
+
+    assert call(answer, "active_run", "dag") is None
+    assert used == ["Bearer old", "Bearer new"]
+
+
+def test_active_run_tells_the_state_of_the_run_under_way() -> None:
+    assert call(answering(200, {"dag_runs": [{"state": "queued"}]}), "active_run", "dag") == "queued"
+
+
+def test_password_is_in_no_error() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, json={})
+
+    with pytest.raises(ServiceUnavailable) as caught:
+        call(answer, "active_run", "dag")
+    assert "password" not in str(caught.value)

@@ -1,0 +1,172 @@
+"""Buckets, users, policies and notification rules, against a real MinIO."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import boto3
+import pytest
+import tenacity
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from pydantic import SecretStr
+
+from contracts.errors import NotRunning, ServiceUnavailable, StoreRefused
+from contracts.settings import Settings
+from ingest.bootstrap import RULES, bootstrap_store, notification_environment
+from ingest.store import NotifyRule, Store, store_for
+
+
+def client(settings: Settings, user: str, secret: SecretStr) -> boto3.client:
+    """Another S3 client than ours, as one of the store's users."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{settings.s3_endpoint}",
+        aws_access_key_id=user,
+        aws_secret_access_key=secret.get_secret_value(),
+        region_name=settings.s3_region,
+        config=Config(retries={"max_attempts": 1}),
+    )
+
+
+def rules_of(settings: Settings) -> dict[str, object]:
+    s3 = client(settings, settings.minio_root_user, settings.minio_root_password)
+    found = {}
+    for bucket in ("bronze", "silver", "gold", "quarantine"):
+        answer = s3.get_bucket_notification_configuration(Bucket=bucket)
+        answer.pop("ResponseMetadata")
+        found[bucket] = answer
+    return found
+
+
+def test_bootstrap_twice_is_the_same_as_once(ready: Settings) -> None:
+    once = rules_of(ready)
+    bootstrap_store(ready)
+    assert rules_of(ready) == once
+
+
+def test_rules_are_those_of_the_design(ready: Settings) -> None:
+    rules = rules_of(ready)
+    assert rules["quarantine"] == {}
+    bronze = rules["bronze"]["QueueConfigurations"]
+    assert [(rule["QueueArn"], sorted(rule["Events"]), rule.get("Filter")) for rule in bronze] == [
+        ("arn:minio:sqs:us-east-1:BRONZE:kafka", ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], None)
+    ]
+    for bucket in ("silver", "gold"):
+        (rule,) = rules[bucket]["QueueConfigurations"]
+        assert rule["QueueArn"] == f"arn:minio:sqs:us-east-1:{bucket.upper()}:kafka"
+        assert rule["Events"] == ["s3:ObjectCreated:*"]
+        filters = {item["Name"]: item["Value"] for item in rule["Filter"]["Key"]["FilterRules"]}
+        assert filters == {"prefix": "_commits/", "suffix": ".json"}
+
+
+def test_bootstrap_sets_a_changed_secret(ready: Settings) -> None:
+    changed = ready.model_copy(update={"spark_secret_key": SecretStr("another-secret-for-tests")})
+    bootstrap_store(changed)
+    try:
+        assert store_for(changed, "spark").stat("bronze", "nothing") is None
+        with pytest.raises(StoreRefused):
+            store_for(ready, "spark").stat("bronze", "nothing")
+    finally:
+        bootstrap_store(ready)
+
+
+def test_only_a_marker_makes_an_event_in_silver(ready: Settings, spark: Store) -> None:
+    queue = Path(notification_environment(ready, ready.home / "queue")["MINIO_NOTIFY_KAFKA_QUEUE_DIR_SILVER"])
+    name = uuid.uuid4().hex
+    spark.put_bytes("silver", f"nyc_yellow/data/{name}.parquet", b"x")
+    spark.put_bytes("silver", f"nyc_yellow/metadata/{name}.json", b"x")
+    spark.put_bytes("silver", f"_commits/nyc_yellow/{name}.json", b"x")
+
+    # No Kafka is there to take the events, so they stay in the queue's files, in the order of the writes.
+    wait = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda keys: not keys),
+        stop=tenacity.stop_after_delay(20),
+        wait=tenacity.wait_fixed(0.05),
+    )
+    assert wait(_queued, queue, name) == [f"_commits%2Fnyc_yellow%2F{name}.json"]
+
+
+def _queued(queue: Path, name: str) -> list[str]:
+    """Keys of the queued events that contain `name`."""
+    contents = [path.read_text("utf-8") for path in queue.rglob("*.event")]
+    return [json.loads(content)["s3"]["object"]["key"] for content in contents if name in content]
+
+
+def test_unknown_target_is_said_with_the_variable_to_set(root: Store, ready: Settings) -> None:
+    with pytest.raises(ServiceUnavailable, match="MINIO_NOTIFY_KAFKA_ENABLE_NOWHERE=on"):
+        root.set_notifications("quarantine", [NotifyRule("NOWHERE", ("s3:ObjectCreated:*",))])
+
+
+def test_bootstrap_without_a_server_gives_up_after_its_patience(down: Settings) -> None:
+    with pytest.raises(ServiceUnavailable):
+        bootstrap_store(down, patience=0)
+
+
+def test_bootstrap_without_secrets_says_that_the_stack_was_never_started() -> None:
+    with pytest.raises(NotRunning):
+        bootstrap_store(Settings())
+
+
+def test_environment_has_a_queue_folder_and_topic_for_each_layer(tmp_path: Path) -> None:
+    environment = notification_environment(Settings(port_base=20_000), tmp_path)
+    assert environment["MINIO_NOTIFY_KAFKA_TOPIC_GOLD"] == "lake.gold.events"
+    assert environment["MINIO_NOTIFY_KAFKA_BROKERS_BRONZE"] == "127.0.0.1:20002"
+    folders = {environment[f"MINIO_NOTIFY_KAFKA_QUEUE_DIR_{rule.target}"] for rule in RULES.values()}
+    assert len(folders) == 3
+    assert all(Path(folder).is_absolute() for folder in folders)
+
+
+ALLOWED = {
+    "ingest": {"put bronze", "get bronze", "list bronze"},
+    "spark": {"get bronze", "list bronze"}
+    | {f"{action} {bucket}" for action in ("put", "get", "list", "delete") for bucket in ("silver", "gold")}
+    | {f"{action} {bucket}/_commits" for action in ("put", "get", "list", "delete") for bucket in ("silver", "gold")}
+    | {"put quarantine"},
+    "consumers": {"get bronze", "list bronze"}
+    | {f"{action} {bucket}/_commits" for action in ("get", "list") for bucket in ("silver", "gold")},
+}
+PLACES = {
+    "bronze": ("bronze", ""),
+    "silver": ("silver", ""),
+    "silver/_commits": ("silver", "_commits/"),
+    "gold": ("gold", ""),
+    "gold/_commits": ("gold", "_commits/"),
+    "quarantine": ("quarantine", ""),
+}
+
+
+@pytest.mark.parametrize("role", ALLOWED)
+def test_user_may_do_what_its_part_needs_and_nothing_else(ready: Settings, root: Store, role: str) -> None:
+    user = getattr(ready, f"{role}_access_key")
+    s3 = client(ready, user, getattr(ready, f"{role}_secret_key"))
+    done, refusals = set(), set()
+    for place, (bucket, prefix) in PLACES.items():
+        key = f"{prefix}{uuid.uuid4().hex}"
+        root.put_bytes(bucket, key, b"x")
+        calls = {
+            "get": lambda b=bucket, k=key: s3.get_object(Bucket=b, Key=k),
+            "put": lambda b=bucket, k=key: s3.put_object(Bucket=b, Key=k, Body=b"y"),
+            "list": lambda b=bucket, p=prefix: s3.list_objects_v2(Bucket=b, Prefix=p),
+            "delete": lambda b=bucket, k=key: s3.delete_object(Bucket=b, Key=k),
+        }
+        for action, call in calls.items():
+            try:
+                call()
+            except ClientError as error:
+                refusals.add(error.response["Error"]["Code"])
+            else:
+                done.add(f"{action} {place}")
+    assert done == ALLOWED[role]
+    assert refusals == {"AccessDenied"}
+
+
+def test_consumers_learn_that_a_marker_is_gone(consumers: Store) -> None:
+    assert consumers.stat("silver", "_commits/nyc_yellow/none.json") is None
+
+
+def test_denied_request_names_user_and_object(ingest: Store) -> None:
+    with pytest.raises(StoreRefused, match=r"sluice-ingest .* silver/'x'"):
+        ingest.put_bytes("silver", "x", b"")

@@ -1,0 +1,228 @@
+"""Bronze to gold on a local session: what the tables and the markers hold afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import Row, SparkSession
+from tests.spark_jobs.conftest import TAXI, FolderStore, gold_batch, silver_batch
+from tests.spark_jobs.trips import PICKUP, table, trip
+
+from contracts.dataset import DatasetContract
+from contracts.errors import JobFailed
+from contracts.markers import CommitMarker, parse_marker
+from contracts.states import Reason
+from contracts.work import WorkItem
+from spark_jobs import data_preprocessing_job, feature_engineering_job
+from spark_jobs.tables import replace_rows
+
+Drop = Callable[..., WorkItem]
+
+HOSTILE = [
+    "nyc_yellow/a b+c%20d é 東京 #1.parquet",
+    "nyc_yellow/what?.parquet",
+    "nyc_yellow/q'\"[x]{y}*&=;,\\z.parquet",
+    "nyc_yellow/year=2025/`$HOME`\u00a0\U0001f600.parquet",
+    "nyc_yellow/%2F%00..parquet",
+]
+
+
+def to_gold(item: WorkItem, marker: CommitMarker) -> WorkItem:
+    accepted = {source.key: source.rows_accepted for source in marker.sources}
+    return item.model_copy(update={"version": str(marker.snapshot_id), "rows": accepted[item.key]})
+
+
+def count_by_key(spark: SparkSession, name: str) -> dict[str, int]:
+    return {row[0]: row[1] for row in spark.table(name).groupBy("_source_key").count().collect()}
+
+
+def snapshots(spark: SparkSession, name: str) -> int:
+    return spark.table(f"{name}.snapshots").count()
+
+
+def aggregate(spark: SparkSession) -> list[Row]:
+    return spark.table("gold.nyc_yellow_zone_hour").orderBy("pickup_hour", "pickup_location_id").collect()
+
+
+def test_files_of_hostile_names_and_two_eras_reach_silver_with_their_own_rows(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    files = {key: index + 1 for index, key in enumerate(HOSTILE)}
+    items = [drop(key, table(*[trip()] * rows)) for key, rows in files.items()]
+    old = {"passenger_count": pa.float64(), "VendorID": pa.int64()}
+    items.append(drop("nyc_yellow/old.parquet", table(trip(), trip(fare_amount=-1.0), types=old, without=("Airport_fee",))))
+    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(*items))
+    assert count_by_key(lake, "silver.nyc_yellow") == files | {"nyc_yellow/old.parquet": 1}
+    assert count_by_key(lake, "silver.nyc_yellow_rejects") == {"nyc_yellow/old.parquet": 1}
+    assert {source.key: source.rows_in for source in marker.sources} == files | {"nyc_yellow/old.parquet": 2}
+    assert all(source.refused is None for source in marker.sources)
+
+
+def test_marker_in_the_bucket_is_the_one_returned_and_names_the_snapshot(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    item = drop("nyc_yellow/m.parquet", table(trip(), trip(trip_distance=0.0)))
+    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item), "dag", "run")
+    assert parse_marker(store.get_range("silver", marker.key, 0, 100_000)) == marker
+    assert marker.snapshot_id == lake.table("silver.nyc_yellow.refs").first()["snapshot_id"]
+    assert (marker.sources[0].rows_in, marker.sources[0].rows_accepted, marker.sources[0].rows_rejected) == (2, 1, 1)
+
+
+def test_same_batch_twice_writes_once_in_each_layer(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    item = drop("nyc_yellow/twice.parquet", table(trip(), trip()))
+    first = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
+    again = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
+    assert again.model_copy(update={"started_at": first.started_at}) == first
+    gold = gold_batch(to_gold(item, first))
+    first = feature_engineering_job.run(lake, store, contract, gold)
+    again = feature_engineering_job.run(lake, store, contract, gold)
+    assert again.model_copy(update={"started_at": first.started_at}) == first
+    tables = ["silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features", "gold.nyc_yellow_zone_hour"]
+    assert [snapshots(lake, name) for name in tables] == [1, 1, 1, 1]
+
+
+def test_bad_files_are_refused_with_their_reason_and_the_good_one_gets_in(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    good = drop("nyc_yellow/good.parquet", table(trip()))
+    whole = store.get_range("bronze", good.key, 0, 1_000_000)
+    gone = WorkItem(bucket="bronze", key="nyc_yellow/gone.parquet", etag="0", version="1")
+    items = {
+        Reason.EMPTY_FILE: drop("nyc_yellow/empty.parquet", b""),
+        Reason.NOT_PARQUET: drop("nyc_yellow/csv.parquet", b"a,b\n1,2\n"),
+        Reason.DAMAGED_PARQUET: drop("nyc_yellow/cut.parquet", whole[:-100]),
+        Reason.NO_ROWS: drop("nyc_yellow/norows.parquet", table()),
+        Reason.MISSING_COLUMNS: drop("nyc_yellow/columns.parquet", table(trip(), without=("fare_amount",))),
+        Reason.WRONG_TYPES: drop("nyc_yellow/types.parquet", table(trip(fare_amount=True), types={"fare_amount": pa.bool_()})),
+        Reason.OBJECT_GONE: gone,
+        Reason.SUPERSEDED: drop("nyc_yellow/new.parquet", table(trip())).model_copy(update={"etag": "old"}),
+    }
+    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(good, *items.values()))
+    refused = {source.key: source.refused for source in marker.sources}
+    assert refused == {good.key: None} | {item.key: reason for reason, item in items.items()}
+    assert count_by_key(lake, "silver.nyc_yellow") == {good.key: 1}
+    kept = {f"{item.key}/{item.etag}" for reason, item in items.items() if reason not in ("object_gone", "superseded")}
+    assert set(store.copied) == kept
+
+
+def test_batch_of_refused_files_alone_commits_nothing(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(drop("nyc_yellow/x.parquet", b"x")))
+    assert marker.snapshot_id is None
+    assert snapshots(lake, "silver.nyc_yellow") == 0
+
+
+def test_damaged_pages_are_refused_while_the_other_files_get_in(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    goods = [drop(f"nyc_yellow/fine{n}.parquet", table(*[trip()] * n)) for n in (1, 2, 3)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(*[trip()] * 500), sink)
+    data = bytearray(sink.getvalue().to_pybytes())
+    data[4:400] = b"\xff" * 396
+    bad = drop("nyc_yellow/pages.parquet", bytes(data))
+    batch = silver_batch(*goods, bad)
+    for _ in range(2):
+        marker = data_preprocessing_job.run(lake, store, contract, batch)
+        assert {source.key for source in marker.sources if source.refused} == {bad.key}
+        assert {source.refused for source in marker.sources} == {None, Reason.UNREADABLE_DATA}
+    assert count_by_key(lake, "silver.nyc_yellow") == {good.key: n for n, good in enumerate(goods, 1)}
+    assert snapshots(lake, "silver.nyc_yellow") == 1
+
+
+def test_corrected_file_replaces_exactly_its_own_rows_in_every_table(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    later = {"tpep_pickup_datetime": PICKUP + timedelta(days=1), "tpep_dropoff_datetime": PICKUP + timedelta(days=1, hours=1)}
+    other = drop("nyc_yellow/other.parquet", table(trip(), trip(PULocationID=7)))
+    first = drop("nyc_yellow/first.parquet", table(trip(), trip(**later), trip(fare_amount=-1.0)))
+    for items in ([other, first], [drop("nyc_yellow/first.parquet", table(trip(total_amount=50.0)), "2")]):
+        marker = data_preprocessing_job.run(lake, store, contract, silver_batch(*items))
+        feature_engineering_job.run(lake, store, contract, gold_batch(*(to_gold(item, marker) for item in items)))
+    for name in ("silver.nyc_yellow", "gold.nyc_yellow_features"):
+        assert count_by_key(lake, name) == {"nyc_yellow/other.parquet": 2, "nyc_yellow/first.parquet": 1}
+    assert count_by_key(lake, "silver.nyc_yellow_rejects") == {}
+    found = [(row.pickup_location_id, row.trips, float(row.revenue)) for row in aggregate(lake)]
+    assert found == [(7, 1, 30.0), (132, 2, 80.0)]
+
+
+def test_file_without_an_accepted_row_still_takes_its_old_rows_away(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    for version, row in (("1", trip()), ("2", trip(trip_distance=0.0))):
+        item = drop("nyc_yellow/none.parquet", table(row), version)
+        marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
+        feature_engineering_job.run(lake, store, contract, gold_batch(to_gold(item, marker)))
+    assert count_by_key(lake, "silver.nyc_yellow") == count_by_key(lake, "gold.nyc_yellow_features") == {}
+    assert aggregate(lake) == []
+
+
+def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = {"tpep_pickup_datetime": PICKUP + timedelta(days=1), "tpep_dropoff_datetime": PICKUP + timedelta(days=1, hours=1)}
+    batches = []
+    for version, row in (("1", trip(**later)), ("2", trip())):
+        item = drop("nyc_yellow/crash.parquet", table(row), version)
+        marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
+        batches.append(gold_batch(to_gold(item, marker)))
+        if version == "1":
+            feature_engineering_job.run(lake, store, contract, batches[0])
+
+    def crash(*_: object) -> None:
+        raise JobFailed("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_engineering_job, "_write_aggregate", crash)
+        with pytest.raises(JobFailed):
+            feature_engineering_job.run(lake, store, contract, batches[1])
+    feature_engineering_job.run(lake, store, contract, batches[1])
+    assert [(row.pickup_date, row.trips) for row in aggregate(lake)] == [(PICKUP.date(), 1)]
+
+
+def test_work_for_a_version_that_silver_no_longer_holds_leaves_gold_alone(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    old = drop("nyc_yellow/late.parquet", table(trip(), trip()), "1")
+    stale = to_gold(old, data_preprocessing_job.run(lake, store, contract, silver_batch(old)))
+    new = drop("nyc_yellow/late.parquet", table(trip()), "2")
+    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(new))
+    feature_engineering_job.run(lake, store, contract, gold_batch(to_gold(new, marker)))
+    late = feature_engineering_job.run(lake, store, contract, gold_batch(stale))
+    assert (late.snapshot_id, late.sources[0].refused) == (None, Reason.SUPERSEDED)
+    assert count_by_key(lake, "gold.nyc_yellow_features") == {"nyc_yellow/late.parquet": 1}
+
+
+def test_job_that_was_overtaken_cannot_commit_older_rows(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    key = "nyc_yellow/zombie.parquet"
+    base = data_preprocessing_job.run(lake, store, contract, silver_batch(drop(key, table(trip())))).snapshot_id
+    stale = lake.table("silver.nyc_yellow").localCheckpoint()
+    data_preprocessing_job.run(lake, store, contract, silver_batch(drop(key, table(trip(), trip()), "2")))
+    with pytest.raises(Exception, match="conflicting"):  # noqa: B017
+        replace_rows(stale, "silver.nyc_yellow", "_source_key", [key], "zombie", base)
+    assert count_by_key(lake, "silver.nyc_yellow") == {key: 2}
+
+
+def test_real_sample_of_2025_is_accounted_for_to_the_row(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    sample = TAXI / "yellow_tripdata_sample.parquet"
+    if not sample.is_file():
+        pytest.skip(f"{sample.name} is not beside the repository (shared/data/taxi)")
+    item = drop("nyc_yellow/yellow_tripdata_sample.parquet", sample.read_bytes())
+    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
+    gold = feature_engineering_job.run(lake, store, contract, gold_batch(to_gold(item, marker)))
+    source = marker.sources[0]
+    assert source.rows_in == 5000
+    assert source.rows_accepted > 4000
+    assert gold.sources[0].rows_accepted == source.rows_accepted
+    assert sum(row.trips for row in aggregate(lake)) == source.rows_accepted
