@@ -33,3 +33,5 @@ def configure_logs() -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[foreign], force=True)
+    # It warns of every 0.1 s that a busy machine gave to others.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)

@@ -66,9 +66,7 @@ def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping
         ledger.started(batch, dag_id, run_id, attempt)
     contract = get_contract(load_contracts(settings.contracts_dir), batch.dataset)
     if contract.launch != "connect":
-        raise ContractError(
-            f"The contract of {batch.dataset} has launch: {contract.launch}; only connect is built yet."
-        )
+        raise ContractError(f"Dataset {batch.dataset} has launch: {contract.launch}; only connect works yet.")
     store = store_for(settings, "spark")
     marker: CommitMarker = job.run(connect_session(settings), store, contract, batch, dag_id=dag_id, run_id=run_id)
     # The rows are committed by now, so a note that cannot be set is logged and left.
