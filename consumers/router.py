@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
+from typing import TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -24,6 +25,7 @@ from consumers.broker import Consumer, Producer, Record
 from consumers.dead_letters import DeadLetter, dead_letter
 from consumers.ledger import Ledger, open_ledger
 from consumers.logs import configure_logs
+from consumers.recent import RecentEvents
 from consumers.routing import (
     Arrival,
     Decision,
@@ -39,7 +41,7 @@ from consumers.routing import (
 from consumers.topics import DEAD_LETTERS, EVENT_TOPICS, ROUTER_GROUP, WORK_TOPICS
 from consumers.watched_contracts import WatchedContracts
 from contracts.errors import BadEvent, BadWork, Permanent, Retryable, SluiceError
-from contracts.events import parse_events
+from contracts.events import BucketEvent, parse_events
 from contracts.markers import CommitMarker, parse_marker
 from contracts.settings import HOST, Settings, load_settings
 from contracts.states import Layer
@@ -51,6 +53,8 @@ MAX_RECORDS = 2_000
 MAX_MARKER_BYTES = 32 * 1024 * 1024
 """A marker of 1,000 files with the longest keys has about 8 MB."""
 SLOWEST_RETRY_SECONDS = 5.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +91,8 @@ class Router:
         self._store = store
         self._contracts = contracts
         self._stopping = stopping
+        # MinIO sends each event twice: at once, and from its queue on disk up to 3 s later.
+        self._recent = RecentEvents()
 
     def run(self) -> None:
         """Route until `stopping` is set; what is under way is finished first.
@@ -114,14 +120,19 @@ class Router:
         if records:
             with LOOP.time():
                 # 2. to 4. Ledger, then Kafka; each may be repeated as a whole.
-                self._patiently(lambda: self.hand_on(records))
+                events = self._patiently(lambda: self.hand_on(records))
                 # 5. Move the offsets: ledger, work and dead letters are durable by now (I6).
                 consumer.commit({(r.topic, r.partition): r.offset + 1 for r in records})
+                # Only now: what is not wholly handed on has to be looked at again.
+                self._recent.add(events)
         LAST_LOOP.set(time.time())
         return len(records)
 
-    def hand_on(self, records: Sequence[Record]) -> None:
+    def hand_on(self, records: Sequence[Record]) -> list[BucketEvent]:
         """Make everything durable that some messages stand for.
+
+        Returns:
+            The events among them that were new.
 
         Raises:
             Retryable: a server did not answer; a repeat is safe.
@@ -148,6 +159,7 @@ class Router:
         outbox.work += silver_work(works, now)
         # 4. Kafka holds the work and the dead letters once the flush returns.
         self._send(outbox)
+        return [arrival.event for _, arrival in arrivals]
 
     def _until_broken(self) -> None:
         consumer = self._connect()
@@ -157,8 +169,8 @@ class Router:
         finally:
             consumer.close()
 
-    def _patiently(self, work: Callable[[], None]) -> None:
-        Retrying(
+    def _patiently(self, work: Callable[[], T]) -> T:
+        return Retrying(
             retry=retry_if_exception_type(Retryable),
             wait=wait_random_exponential(multiplier=0.2, max=SLOWEST_RETRY_SECONDS),
             stop=stop_when_event_set(self._stopping),
@@ -169,12 +181,18 @@ class Router:
 
     def _parse(self, records: Sequence[Record], outbox: Outbox, now: datetime) -> list[tuple[Record, Arrival]]:
         arrivals = []
+        seen = RecentEvents()
         for record in records:
             try:
-                arrivals += [(record, Arrival(event, record.at)) for event in parse_events(record.value)]
+                events = parse_events(record.value)
             except BadEvent as error:
                 EVENTS.labels(record.topic, "BadEvent").inc()
                 outbox.dead.append(dead_letter(record, error, now))
+                continue
+            fresh = [event for event in events if event not in seen and event not in self._recent]
+            EVENTS.labels(record.topic, "SecondDelivery").inc(len(events) - len(fresh))
+            arrivals += [(record, Arrival(event, record.at)) for event in fresh]
+            seen.add(fresh)
         return arrivals
 
     def _decide(

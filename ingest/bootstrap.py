@@ -32,11 +32,17 @@ from ingest.store import NotifyRule, Store, local_http, store_for
 # Events that wait in files while Kafka is down; beyond this MinIO drops them, and reconcile has to find the objects.
 QUEUE_LIMIT = 1_000_000
 
-RULES: dict[str, NotifyRule] = {
-    BRONZE: NotifyRule("BRONZE", ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")),
+_MARKERS = {"prefix": PREFIX, "suffix": ".json"}
+_CREATED = ("s3:ObjectCreated:*",)
+_CHANGED = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+# Each bucket has two targets. The one with a queue on disk loses nothing while Kafka is down, but MinIO empties that
+# queue every 3 s only (internal/store/store.go, retryInterval); the other sends at once and keeps nothing. The router
+# drops the second delivery.
+RULES: dict[str, tuple[NotifyRule, NotifyRule]] = {
+    BRONZE: (NotifyRule("BRONZE", _CHANGED), NotifyRule("BRONZE_NOW", _CHANGED)),
     # Part files and table metadata wake nobody; one marker a commit does.
-    SILVER: NotifyRule("SILVER", ("s3:ObjectCreated:*",), prefix=PREFIX, suffix=".json"),
-    GOLD: NotifyRule("GOLD", ("s3:ObjectCreated:*",), prefix=PREFIX, suffix=".json"),
+    SILVER: (NotifyRule("SILVER", _CREATED, **_MARKERS), NotifyRule("SILVER_NOW", _CREATED, **_MARKERS)),
+    GOLD: (NotifyRule("GOLD", _CREATED, **_MARKERS), NotifyRule("GOLD_NOW", _CREATED, **_MARKERS)),
 }
 
 
@@ -47,16 +53,15 @@ def notification_environment(settings: Settings, queue_root: Path) -> dict[str, 
         queue_root: folder that outlives MinIO; each target keeps its unsent events in a folder of its own there.
     """
     environment: dict[str, str] = {}
-    for bucket, rule in RULES.items():
-        values = {
-            "ENABLE": "on",
-            "BROKERS": settings.kafka_bootstrap,
-            "TOPIC": f"lake.{bucket}.events",
-            "QUEUE_DIR": str(queue_root.resolve() / bucket),
-            "QUEUE_LIMIT": str(QUEUE_LIMIT),
-        }
-        environment |= {f"MINIO_NOTIFY_KAFKA_{name}_{rule.target}": value for name, value in values.items()}
+    for bucket, (durable, prompt) in RULES.items():
+        values = {"ENABLE": "on", "BROKERS": settings.kafka_bootstrap, "TOPIC": f"lake.{bucket}.events"}
+        queue = {"QUEUE_DIR": str(queue_root.resolve() / bucket), "QUEUE_LIMIT": str(QUEUE_LIMIT)}
+        environment |= _target(prompt.target, values) | _target(durable.target, values | queue)
     return environment
+
+
+def _target(target: str, values: dict[str, str]) -> dict[str, str]:
+    return {f"MINIO_NOTIFY_KAFKA_{name}_{target}": value for name, value in values.items()}
 
 
 def bootstrap_store(settings: Settings, patience: float = 30) -> None:
@@ -88,8 +93,8 @@ def _make_buckets(store: Store) -> None:
 
 
 def _set_rules(store: Store) -> None:
-    for bucket, rule in RULES.items():
-        store.set_notifications(bucket, [rule])
+    for bucket, rules in RULES.items():
+        store.set_notifications(bucket, rules)
 
 
 def _make_users(settings: Settings) -> None:

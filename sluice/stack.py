@@ -6,6 +6,7 @@ import fcntl
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ from sluice.services import BY_NAME, SERVICES, Service, service_url
 Say = Callable[[str], None]
 START_SECONDS = 240
 """Limit for a wave of services to become healthy; a slow, shared machine needs about a quarter of it."""
+
+MOST_CRASH_LOOKS = 10
+"""How often a starting service may be seen crashed, at a look each half second, before the start is given up."""
 
 
 class ServiceStatus(BaseModel):
@@ -98,6 +102,7 @@ def _start_wave(settings: Settings, wave: int, say: Say) -> None:
     for service in services:
         supervisor.start_service(settings, service.name)
     waiting = {service.name for service in services}
+    crashes: Counter[str] = Counter()
     begun = time.monotonic()
     while waiting:
         for name, good in health.healthy((BY_NAME[name] for name in sorted(waiting)), settings).items():
@@ -106,7 +111,7 @@ def _start_wave(settings: Settings, wave: int, say: Say) -> None:
                 say(f"{name} is up ({time.monotonic() - begun:.0f} s)")
         if not waiting:
             return
-        _raise_for_failed(settings, waiting)
+        _raise_for_failed(settings, waiting, crashes)
         if time.monotonic() - begun > START_SECONDS:
             names = ", ".join(sorted(waiting))
             raise ServiceUnavailable(
@@ -115,9 +120,10 @@ def _start_wave(settings: Settings, wave: int, say: Say) -> None:
         time.sleep(0.5)
 
 
-def _raise_for_failed(settings: Settings, names: set[str]) -> None:
+def _raise_for_failed(settings: Settings, names: set[str], crashes: Counter[str]) -> None:
     for name, process in supervisor.processes(settings).items():
-        if name in names and process.state == "FATAL":
+        crashes[name] += process.state == "BACKOFF"
+        if name in names and (process.state == "FATAL" or crashes[name] >= MOST_CRASH_LOOKS):
             tail = supervisor.log_file(settings, name).read_text("utf-8", errors="replace").splitlines()[-5:]
             raise ServiceUnavailable(f"{name} does not start. Its last lines:\n" + "\n".join(tail))
 
@@ -207,12 +213,17 @@ def _memory_mb(pid: int | None) -> int:
         return 0
     total = 0
     for member in family:
-        try:
-            # Proportional: Airflow's forked workers and Postgres' backends share most of their pages.
-            total += member.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return total // 2**20
+        total += _proportional_kb(member.pid)
+    return total // 1024
+
+
+def _proportional_kb(pid: int) -> int:
+    """Memory with shared pages divided among those who share them: forked workers and Postgres' backends share most."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
 
 
 def require_running(settings: Settings) -> None:

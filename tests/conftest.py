@@ -37,7 +37,12 @@ class Stack:
     def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run `sluice` as a user does."""
         return subprocess.run(
-            [str(SLUICE), *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+            [str(SLUICE), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     def json(self, *arguments: str, code: int = 0, timeout: float = 600) -> Any:

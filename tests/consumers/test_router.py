@@ -257,3 +257,24 @@ def test_contract_added_while_running_is_used_and_a_broken_one_is_not(tmp_path: 
     assert list(watched.current()) == ["nyc_yellow"]
     (tmp_path / "a.yaml").write_text("id: [", "utf-8")
     assert list(watched.current()) == ["nyc_yellow"]
+
+
+def test_event_that_came_by_the_other_target_already_costs_no_ledger_transaction(
+    router: Router, servers: Servers
+) -> None:
+    step(router, servers, message(body(put()), offset=1))
+    step(router, servers, message(body(put()), offset=2))
+    assert servers.order == ["ledger", "flush", "commit", "flush", "commit"]
+    assert servers.work() == [KEY]
+    assert servers.committed["lake.bronze.events", 0] == 3
+
+
+def test_event_whose_hand_over_failed_is_looked_at_again(
+    router: Router, servers: Servers, stopping: threading.Event
+) -> None:
+    stopping.set()
+    servers.down = ["flush"]
+    with pytest.raises(ServiceUnavailable):
+        step(router, servers, message(body(put()), offset=1))
+    step(router, servers, message(body(put()), offset=1))
+    assert servers.work() == [KEY]

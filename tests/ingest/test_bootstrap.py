@@ -52,14 +52,16 @@ def test_rules_are_those_of_the_design(ready: Settings) -> None:
     assert rules["quarantine"] == {}
     bronze = rules["bronze"]["QueueConfigurations"]
     assert [(rule["QueueArn"], sorted(rule["Events"]), rule.get("Filter")) for rule in bronze] == [
-        ("arn:minio:sqs:us-east-1:BRONZE:kafka", ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], None)
+        (f"arn:minio:sqs:us-east-1:{target}:kafka", ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"], None)
+        for target in ("BRONZE", "BRONZE_NOW")
     ]
     for bucket in ("silver", "gold"):
-        (rule,) = rules[bucket]["QueueConfigurations"]
-        assert rule["QueueArn"] == f"arn:minio:sqs:us-east-1:{bucket.upper()}:kafka"
-        assert rule["Events"] == ["s3:ObjectCreated:*"]
-        filters = {item["Name"]: item["Value"] for item in rule["Filter"]["Key"]["FilterRules"]}
-        assert filters == {"prefix": "_commits/", "suffix": ".json"}
+        configured = rules[bucket]["QueueConfigurations"]
+        assert [rule["QueueArn"].split(":")[-2] for rule in configured] == [bucket.upper(), f"{bucket.upper()}_NOW"]
+        for rule in configured:
+            assert rule["Events"] == ["s3:ObjectCreated:*"]
+            filters = {item["Name"]: item["Value"] for item in rule["Filter"]["Key"]["FilterRules"]}
+            assert filters == {"prefix": "_commits/", "suffix": ".json"}
 
 
 def test_bootstrap_sets_a_changed_secret(ready: Settings) -> None:
@@ -114,13 +116,15 @@ def test_environment_has_a_queue_folder_and_topic_for_each_layer(tmp_path: Path)
     environment = notification_environment(Settings(port_base=20_000), tmp_path)
     assert environment["MINIO_NOTIFY_KAFKA_TOPIC_GOLD"] == "lake.gold.events"
     assert environment["MINIO_NOTIFY_KAFKA_BROKERS_BRONZE"] == "127.0.0.1:20002"
-    folders = {environment[f"MINIO_NOTIFY_KAFKA_QUEUE_DIR_{rule.target}"] for rule in RULES.values()}
+    folders = {environment[f"MINIO_NOTIFY_KAFKA_QUEUE_DIR_{rule.target}"] for rule, _ in RULES.values()}
     assert len(folders) == 3
     assert all(Path(folder).is_absolute() for folder in folders)
+    assert not any(f"MINIO_NOTIFY_KAFKA_QUEUE_DIR_{rule.target}" in environment for _, rule in RULES.values())
 
 
 ALLOWED = {
     "ingest": {"put bronze", "get bronze", "list bronze"},
+    "reader": {"get silver", "list silver", "get gold", "list gold"},
     "spark": {"get bronze", "list bronze"}
     | {f"{action} {bucket}" for action in ("put", "get", "list", "delete") for bucket in ("silver", "gold")}
     | {f"{action} {bucket}/_commits" for action in ("put", "get", "list", "delete") for bucket in ("silver", "gold")}

@@ -54,7 +54,9 @@ def test_files_of_hostile_names_and_two_eras_reach_silver_with_their_own_rows(
     files = {key: index + 1 for index, key in enumerate(HOSTILE)}
     items = [drop(key, table(*[trip()] * rows)) for key, rows in files.items()]
     old = {"passenger_count": pa.float64(), "VendorID": pa.int64()}
-    items.append(drop("nyc_yellow/old.parquet", table(trip(), trip(fare_amount=-1.0), types=old, without=("Airport_fee",))))
+    items.append(
+        drop("nyc_yellow/old.parquet", table(trip(), trip(fare_amount=-1.0), types=old, without=("Airport_fee",)))
+    )
     marker = data_preprocessing_job.run(lake, store, contract, silver_batch(*items))
     assert count_by_key(lake, "silver.nyc_yellow") == files | {"nyc_yellow/old.parquet": 1}
     assert count_by_key(lake, "silver.nyc_yellow_rejects") == {"nyc_yellow/old.parquet": 1}
@@ -99,7 +101,9 @@ def test_bad_files_are_refused_with_their_reason_and_the_good_one_gets_in(
         Reason.DAMAGED_PARQUET: drop("nyc_yellow/cut.parquet", whole[:-100]),
         Reason.NO_ROWS: drop("nyc_yellow/norows.parquet", table()),
         Reason.MISSING_COLUMNS: drop("nyc_yellow/columns.parquet", table(trip(), without=("fare_amount",))),
-        Reason.WRONG_TYPES: drop("nyc_yellow/types.parquet", table(trip(fare_amount=True), types={"fare_amount": pa.bool_()})),
+        Reason.WRONG_TYPES: drop(
+            "nyc_yellow/types.parquet", table(trip(fare_amount=True), types={"fare_amount": pa.bool_()})
+        ),
         Reason.OBJECT_GONE: gone,
         Reason.SUPERSEDED: drop("nyc_yellow/new.parquet", table(trip())).model_copy(update={"etag": "old"}),
     }
@@ -140,7 +144,10 @@ def test_damaged_pages_are_refused_while_the_other_files_get_in(
 def test_corrected_file_replaces_exactly_its_own_rows_in_every_table(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:
-    later = {"tpep_pickup_datetime": PICKUP + timedelta(days=1), "tpep_dropoff_datetime": PICKUP + timedelta(days=1, hours=1)}
+    later = {
+        "tpep_pickup_datetime": PICKUP + timedelta(days=1),
+        "tpep_dropoff_datetime": PICKUP + timedelta(days=1, hours=1),
+    }
     other = drop("nyc_yellow/other.parquet", table(trip(), trip(PULocationID=7)))
     first = drop("nyc_yellow/first.parquet", table(trip(), trip(**later), trip(fare_amount=-1.0)))
     for items in ([other, first], [drop("nyc_yellow/first.parquet", table(trip(total_amount=50.0)), "2")]):
@@ -167,7 +174,10 @@ def test_file_without_an_accepted_row_still_takes_its_old_rows_away(
 def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later = {"tpep_pickup_datetime": PICKUP + timedelta(days=1), "tpep_dropoff_datetime": PICKUP + timedelta(days=1, hours=1)}
+    later = {
+        "tpep_pickup_datetime": PICKUP + timedelta(days=1),
+        "tpep_dropoff_datetime": PICKUP + timedelta(days=1, hours=1),
+    }
     batches = []
     for version, row in (("1", trip(**later)), ("2", trip())):
         item = drop("nyc_yellow/crash.parquet", table(row), version)

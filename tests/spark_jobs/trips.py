@@ -60,7 +60,9 @@ def trip(**changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def table(*rows: dict[str, Any], types: dict[str, pa.DataType] | None = None, without: tuple[str, ...] = ()) -> pa.Table:
+def table(
+    *rows: dict[str, Any], types: dict[str, pa.DataType] | None = None, without: tuple[str, ...] = ()
+) -> pa.Table:
     """Trips as a file of the newest era; `types` changes columns, `without` leaves some out."""
     schema = {name: kind for name, kind in (TYPES | (types or {})).items() if name not in without}
     return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in schema.items()})

@@ -1,0 +1,331 @@
+"""The whole chain on the real servers: an object is put, and nothing else is done."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from consumers.ledger import Ledger
+from contracts.settings import PROJECT
+from contracts.states import FileState, Layer, Reason
+from contracts.story import FileStory
+from sluice.files import wait_for_end
+from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
+from tests.conftest import Stack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+
+def _assert_accounted(story: FileStory, query: Query, rows: int) -> None:
+    """Ledger and tables tell the same, and nothing is lost or doubled (I3)."""
+    assert story.state is FileState.DONE, story
+    silver, gold = story.layers
+    assert (silver.layer, gold.layer) == (Layer.SILVER, Layer.GOLD)
+    assert silver.rows_in == rows == silver.rows_accepted + silver.rows_rejected
+    assert gold.rows_in == silver.rows_accepted == gold.rows_accepted
+    key, etag = sql_text(story.key), sql_text(story.etag)
+    held = {
+        table: query(f"select count(*), min(_source_etag), max(_source_etag) from {table} where _source_key = {key}")[0]
+        for table in (silver.table, f"{silver.table}_rejects", gold.table)
+    }
+    assert held[silver.table] == (silver.rows_accepted, story.etag, story.etag)
+    assert held[f"{silver.table}_rejects"][0] == silver.rows_rejected
+    assert held[gold.table] == (gold.rows_accepted, story.etag, story.etag), etag
+
+
+def _zone_hour_differences(query: Query) -> int:
+    """Rows in which the aggregate differs from what DuckDB computes from the features."""
+    return query(
+        """
+        with expected as (
+            select pickup_hour, pickup_location_id, count(*) as trips, sum(total_amount) as revenue,
+                   avg(duration_seconds) / 60.0 as minutes, avg(speed_mph) as speed
+            from gold.nyc_yellow_features group by all)
+        select count(*) from expected full outer join gold.nyc_yellow_zone_hour actual
+            using (pickup_hour, pickup_location_id)
+        where expected.trips is distinct from actual.trips or expected.revenue is distinct from actual.revenue
+           or abs(expected.minutes - actual.mean_duration_minutes) > 1e-6
+           or abs(expected.speed - actual.mean_speed_mph) > 1e-3
+        """
+    )[0][0]
+
+
+def test_object_put_by_boto3_reaches_gold_with_every_row_accounted(
+    put: Drop, month: MakeMonth, query: Query, unique: str
+) -> None:
+    story = put(f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet", month(2000, seed=11))
+    _assert_accounted(story, query, rows=2000)
+    assert [passage.hop for passage in story.timeline[:3]] == ["put", "event", "routed"]
+    assert story.layers[0].rows_rejected > 0, "the generator makes known dirt"
+    assert _zone_hour_differences(query) == 0
+
+
+def test_every_rejected_row_has_a_reason_and_is_kept_as_it_came(
+    put: Drop, month: MakeMonth, query: Query, unique: str
+) -> None:
+    body = month(1500, seed=12)
+    story = put(f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet", body)
+    rows = query(f"select _reason, _row from silver.nyc_yellow_rejects where _source_key = {sql_text(story.key)}")
+    assert rows
+    names = set(pq.read_schema(io.BytesIO(body)).names)
+    import json
+
+    for reason, row in rows:
+        assert reason
+        assert set(json.loads(row)) == names
+
+
+def test_second_identical_drop_changes_nothing(
+    put: Drop, month: MakeMonth, query: Query, ledger: Ledger, unique: str
+) -> None:
+    key, body = f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet", month(300, seed=13)
+    first = put(key, body)
+    second = put(key, body)
+    assert second.state is FileState.DONE
+    assert second.layers == first.layers, "no new snapshot, no new run"
+    assert len(second.timeline) > len(first.timeline), "the second drop is told of"
+    _assert_accounted(second, query, rows=300)
+
+
+def test_corrected_file_replaces_its_own_rows_up_to_the_aggregate(
+    put: Drop, month: MakeMonth, query: Query, unique: str
+) -> None:
+    key = f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet"
+    put(key, month(400, seed=14))
+    corrected = put(key, month(250, seed=15))
+    _assert_accounted(corrected, query, rows=250)
+    assert _zone_hour_differences(query) == 0
+
+
+HOSTILE = [
+    pytest.param("my trips/a b+c.parquet", id="space-and-plus"),
+    pytest.param("100%25 done%.parquet", id="percent"),
+    pytest.param("café/東京-€.parquet", id="non-ascii"),
+    pytest.param("it's [1]{2}*?.parquet", id="quotes-and-glob-characters"),
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_file_name_does_not_matter(put: Drop, month: MakeMonth, query: Query, unique: str, name: str) -> None:
+    story = put(f"nyc_yellow/{unique}/{name}", month(120, seed=16))
+    _assert_accounted(story, query, rows=120)
+
+
+def test_twenty_files_at_once_end_in_few_runs(
+    s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
+) -> None:
+    keys = [f"nyc_yellow/{unique}/part-{number:02d}_2025-01.parquet" for number in range(20)]
+    bodies = [month(100 + number, seed=100 + number) for number in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        etags = list(
+            pool.map(
+                lambda pair: s3.put_object(Bucket="bronze", Key=pair[0], Body=pair[1])["ETag"],
+                zip(keys, bodies, strict=True),
+            )
+        )
+    stories = [
+        wait_for_end(lambda key=key, etag=etag: ledger.story("bronze", key, etag.strip('"')), key, 0, WAIT_SECONDS)
+        for key, etag in zip(keys, etags, strict=True)
+    ]
+    for number, story in enumerate(stories):
+        _assert_accounted(story, query, rows=100 + number)
+    runs = {layer.run_id for story in stories for layer in story.layers}
+    assert len(runs) <= 8, runs
+
+
+def _wrong_columns() -> bytes:
+    import pyarrow as pa
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"VendorID": [1], "color": ["green"]}), buffer)
+    return buffer.getvalue()
+
+
+def _no_rows(body: bytes) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pq.read_table(io.BytesIO(body)).slice(0, 0), buffer)
+    return buffer.getvalue()
+
+
+BAD = [
+    pytest.param(lambda body: b"not parquet at all, but long enough to look at", Reason.NOT_PARQUET, id="text"),
+    pytest.param(lambda body: body[: len(body) // 2], Reason.DAMAGED_PARQUET, id="cut-in-half"),
+    pytest.param(lambda body: _wrong_columns(), Reason.MISSING_COLUMNS, id="wrong-columns"),
+    pytest.param(lambda body: b"", Reason.EMPTY_FILE, id="no-bytes"),
+    pytest.param(_no_rows, Reason.NO_ROWS, id="no-rows"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), BAD)
+def test_bad_file_is_quarantined_with_its_reason_and_kept(
+    put: Drop, month: MakeMonth, s3: Any, stack: Stack, unique: str, spoil: Any, reason: Reason
+) -> None:
+    from ingest.store import store_for
+
+    body = spoil(month(200, seed=17))
+    story = put(f"nyc_yellow/{unique}/bad_2025-01.parquet", body)
+    assert (story.state, story.reason) == (FileState.QUARANTINED, reason)
+    assert story.detail
+    assert s3.get_object(Bucket="bronze", Key=story.key)["Body"].read() == body
+    copies = list(store_for(stack.settings, "root").list("quarantine", story.key))
+    assert [copy.etag for copy in copies] == [story.etag]
+
+
+def test_damaged_pages_are_found_and_neighbours_in_the_batch_go_on(
+    s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
+) -> None:
+    good = month(150, seed=18)
+    bad = bytearray(month(5000, seed=19))
+    bad[2000:60000] = bytes(58000)
+    bodies = {
+        f"nyc_yellow/{unique}/{name}_2025-01.parquet": body
+        for name, body in (("a", good), ("b", bytes(bad)), ("c", good))
+    }
+    for key, body in bodies.items():
+        s3.put_object(Bucket="bronze", Key=key, Body=body)
+    stories = [wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS) for key in bodies]
+    assert [story.state for story in stories] == [FileState.DONE, FileState.QUARANTINED, FileState.DONE]
+    assert stories[1].reason is Reason.UNREADABLE_DATA
+    _assert_accounted(stories[0], query, rows=150)
+    _assert_accounted(stories[2], query, rows=150)
+
+
+@pytest.mark.parametrize(
+    ("key", "state", "reason"),
+    [
+        pytest.param(
+            "no_such_dataset/{}/x.parquet", FileState.QUARANTINED, Reason.UNKNOWN_DATASET, id="unknown-dataset"
+        ),
+        pytest.param("nyc_yellow/{}/x.txt", FileState.QUARANTINED, Reason.PATH_NOT_IN_CONTRACT, id="wrong-extension"),
+        pytest.param("nyc_yellow/{}/_temporary/x.parquet", FileState.IGNORED, Reason.HIDDEN_NAME, id="work-file"),
+        pytest.param("nyc_yellow/{}/", FileState.IGNORED, Reason.DIRECTORY_MARKER, id="folder"),
+    ],
+)
+def test_object_that_no_contract_wants_has_a_reason(
+    put: Drop, month: MakeMonth, unique: str, key: str, state: FileState, reason: Reason
+) -> None:
+    story = put(key.format(unique), b"" if key.endswith("/") else month(50, seed=20))
+    assert (story.state, story.reason) == (state, reason)
+
+
+def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
+    stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
+) -> None:
+    from consumers.broker import Producer
+    from consumers.topics import BRONZE_EVENTS, DEAD_LETTERS
+
+    before = {item["topic"]: item["messages"] for item in stack.json("topics")}
+    producer = Producer(stack.settings.kafka_bootstrap)
+    for body in (b"not json", b'{"Records": []}', b"\xff\xfe", b'{"Records": [{"s3": 1}]}'):
+        producer.send(BRONZE_EVENTS, f"bronze/{unique}", body)
+    producer.flush()
+    producer.close()
+    story = put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(80, seed=21))
+    _assert_accounted(story, query, rows=80)
+    after = {item["topic"]: item["messages"] for item in stack.json("topics")}
+    assert after[DEAD_LETTERS] - before[DEAD_LETTERS] >= 4
+
+
+def test_production_dag_downloads_a_month_and_shows_where_it_got_to(
+    stack: Stack, month: MakeMonth, query: Query, ledger: Ledger
+) -> None:
+    import httpx
+
+    (stack.published / "yellow_tripdata_2024-03.parquet").write_bytes(_month_of(2024, 3))
+    settings = stack.settings
+    login = {"username": settings.airflow_admin_user, "password": settings.airflow_admin_password.get_secret_value()}
+    with httpx.Client(base_url=settings.airflow_url, timeout=30) as http:
+        token = http.post("/auth/token", json=login).raise_for_status().json()["access_token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        dag = "nyc_taxi_etl_production"
+        answer = http.post(
+            f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None, "conf": {"year": 2024, "month": 3}}
+        ).raise_for_status()
+        run = answer.json()["dag_run_id"]
+        story = wait_for_end(
+            lambda: ledger.story("bronze", "nyc_yellow/yellow_tripdata_2024-03.parquet"), "the month", 0, WAIT_SECONDS
+        )
+        _assert_accounted(story, query, rows=600)
+        state = _run_state(http, dag, run)
+        note = http.get(f"/api/v2/dags/{dag}/dagRuns/{run}").json()["note"]
+        assert state == "success"
+        assert "silver" in note
+        assert "gold" in note
+        stage = http.get(f"/api/v2/dags/{story.layers[0].dag_id}/dagRuns/{story.layers[0].run_id}").json()
+        assert "yellow_tripdata_2024-03.parquet" in stage["note"]
+        assert "600 rows in" in stage["note"]
+
+
+def _month_of(year: int, number: int) -> bytes:
+    import tempfile
+
+    from ingest.generator import generate_month
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "month.parquet"
+        generate_month(path, year, number, 600, 5)
+        return path.read_bytes()
+
+
+def _run_state(http: Any, dag: str, run: str) -> str:
+    import time
+
+    limit = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < limit:
+        state = str(http.get(f"/api/v2/dags/{dag}/dagRuns/{run}").raise_for_status().json()["state"])
+        if state in ("success", "failed"):
+            return state
+        time.sleep(0.5)
+    raise AssertionError(f"{dag} {run} has not ended")
+
+
+def test_killed_router_comes_back_and_the_file_arrives(
+    stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
+) -> None:
+    import os
+    import signal
+
+    pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router")
+    os.kill(pid, signal.SIGKILL)
+    story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(90, seed=22))
+    _assert_accounted(story, query, rows=90)
+    assert next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router") != pid
+
+
+def test_killed_triggerer_comes_back_and_the_file_arrives(
+    stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
+) -> None:
+    import os
+    import signal
+
+    name = "airflow-triggerer"
+    pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == name)
+    os.kill(pid, signal.SIGKILL)
+    story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(95, seed=23))
+    _assert_accounted(story, query, rows=95)
+
+
+def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
+    stack: Stack, s3: Any, query: Query, ledger: Ledger
+) -> None:
+    key = "nyc_yellow/yellow_tripdata_2019-07.parquet"
+    etag = s3.put_object(Bucket="bronze", Key=key, Body=_month_of(2019, 7))["ETag"].strip('"')
+    wait_for_end(lambda: ledger.story("bronze", key, etag), key, 0, WAIT_SECONDS)
+    submit = Path(sys.executable).with_name("spark-submit")
+    for job in ("data_preprocessing_job.py", "feature_engineering_job.py"):
+        done = subprocess.run(
+            [str(submit), str(PROJECT / "spark_jobs" / job), "--year", "2019", "--month", "7"],
+            env=stack.environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+        assert "yellow_tripdata_2019-07.parquet" in done.stdout
+    story = ledger.story("bronze", key, etag)
+    assert story is not None
+    _assert_accounted(story, query, rows=600)
