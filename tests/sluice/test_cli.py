@@ -1,0 +1,94 @@
+"""The command line without a stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from contracts import errors
+from contracts.states import FileState, Hop
+from contracts.story import FileStory, Passage
+from sluice import render
+from sluice.cli import app, exit_code
+from sluice.files import wait_for_end
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_json_and_explains_itself(run: Callable[..., object], command: str) -> None:
+    shown = run(command, "--help")
+    assert shown.exit_code == 0  # type: ignore[attr-defined]
+    assert "--json" in shown.output  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("x"), 2),
+        (errors.UnknownDataset("x"), 2),
+        (errors.ContractError("x"), 2),
+        (errors.NotRunning("x"), 3),
+        (errors.ServiceUnavailable("x"), 3),
+        (errors.WaitTimedOut("x"), 5),
+        (errors.SetupError("x"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_each_error_has_its_exit_code(error: errors.SluiceError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_status_of_a_stack_that_never_ran_is_json_and_exit_code_3(run: Callable[..., object]) -> None:
+    shown = run("status", "--json")
+    assert shown.exit_code == 3  # type: ignore[attr-defined]
+    answer = json.loads(shown.output)  # type: ignore[attr-defined]
+    assert answer["ready"] is False
+    assert {service["state"] for service in answer["services"]} == {"stopped"}
+
+
+def test_command_that_needs_a_stack_says_how_to_start_it(run: Callable[..., object]) -> None:
+    shown = run("why", "bronze/x")
+    assert shown.exit_code == 3  # type: ignore[attr-defined]
+    assert "sluice up" in shown.output  # type: ignore[attr-defined]
+
+
+def test_json_keeps_numbers_as_numbers() -> None:
+    row = {"revenue": Decimal("12.50"), "at": datetime(2025, 1, 31, 13, 5)}
+    assert json.loads(json.dumps(row, default=render.plain)) == {"revenue": 12.5, "at": "2025-01-31T13:05:00"}
+
+
+def _story(state: FileState, hops: int) -> FileStory:
+    passage = Passage(hop=Hop.PUT, at=datetime(2026, 1, 1, tzinfo=UTC))
+    return FileStory(
+        bucket="bronze", key="d/x", etag="e", size=1, dataset="d", state=state, reason=None, detail=None,
+        timeline=(passage,) * hops, layers=(),
+    )  # fmt: skip
+
+
+def test_wait_does_not_take_the_story_of_an_earlier_drop_for_the_end() -> None:
+    looks = iter([_story(FileState.DONE, 3), _story(FileState.DONE, 3), _story(FileState.DONE, 4)])
+    assert len(wait_for_end(lambda: next(looks), "bronze/d/x", known_passages=3, seconds=30).timeline) == 4
+
+
+def test_wait_that_runs_out_says_the_last_hop() -> None:
+    with pytest.raises(errors.WaitTimedOut, match="its last hop is put"):
+        wait_for_end(lambda: _story(FileState.RUNNING, 1), "bronze/d/x", known_passages=0, seconds=0)
+
+
+def test_wait_without_any_event_says_so() -> None:
+    with pytest.raises(errors.WaitTimedOut, match="no event told of it"):
+        wait_for_end(lambda: None, "bronze/d/x", known_passages=0, seconds=0)

@@ -1,0 +1,60 @@
+"""The file of passwords."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts.settings import Settings, load_settings
+from sluice.secrets import ensure_secrets
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    values = settings.model_dump()
+    return {name: value.get_secret_value() for name, value in values.items() if hasattr(value, "get_secret_value")}
+
+
+def test_first_start_makes_every_password_and_each_is_another(home: Path) -> None:
+    ensure_secrets(home)
+    found = _secrets(load_settings())
+    assert all(found.values())
+    assert len(set(found.values())) == len(found)
+
+
+def test_file_is_readable_by_its_owner_alone(home: Path) -> None:
+    assert ensure_secrets(home).stat().st_mode & 0o777 == 0o600
+
+
+def test_second_start_keeps_the_passwords(home: Path) -> None:
+    ensure_secrets(home)
+    before = _secrets(load_settings())
+    ensure_secrets(home)
+    assert _secrets(load_settings()) == before
+
+
+def test_password_that_is_missing_is_added_to_those_that_are_there(home: Path) -> None:
+    path = ensure_secrets(home)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[1:]) + "\n")
+    ensure_secrets(home)
+    assert all(_secrets(load_settings()).values())
+    assert set(lines[1:]) <= set(path.read_text().splitlines())
+
+
+def test_environment_wins_over_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_secrets(home)
+    monkeypatch.setenv("SLUICE_SPARK_SECRET_KEY", "from-the-environment")
+    assert load_settings().spark_secret_key.get_secret_value() == "from-the-environment"
+
+
+def test_settings_do_not_print_their_secrets(home: Path) -> None:
+    ensure_secrets(home)
+    settings = load_settings()
+    assert not any(secret in repr(settings) for secret in _secrets(settings).values())
