@@ -9,13 +9,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 
 if __name__ == "__main__":
     # spark-submit puts this script's folder on the path, not the repository.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, JobFailed, ScanFailed
@@ -137,13 +138,14 @@ def _write_once(job: _Job, files: list[Accepted], base: int | None) -> tuple[lis
 
 
 def _replace(job: _Job, files: Sequence[Accepted], rejects: bool, base: int | None = None) -> None:
-    conformed = scan_files(job.spark, job.contract, files)
-    accepted, rejected = split_rows(load_transforms(job.contract).clean(conformed), job.contract)
-    frame, spec = (rejected, rejects_spec(job.contract)) if rejects else (accepted, silver_spec(job.contract))
-    keys = [file.item.key for file in files]
-    replace_rows(
-        frame.select(*(name for name, _ in spec.columns)), spec.name, SOURCE_KEY, keys, job.batch.batch_id, base
-    )
+    clean = load_transforms(job.contract).clean
+    spec = rejects_spec(job.contract) if rejects else silver_spec(job.contract)
+    frames = []
+    for conformed in scan_files(job.spark, job.contract, files):
+        accepted, rejected = split_rows(clean(conformed), job.contract)
+        frames.append((rejected if rejects else accepted).select(*(name for name, _ in spec.columns)))
+    rows = reduce(DataFrame.unionByName, frames)
+    replace_rows(rows, spec.name, SOURCE_KEY, [file.item.key for file in files], job.batch.batch_id, base)
 
 
 def _count(

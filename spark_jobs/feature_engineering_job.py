@@ -153,7 +153,8 @@ def _results(
         elif got != rows:
             raise AccountingMismatch(
                 f"{contract.silver.name} holds {rows} rows of {item.uri!r} (etag {item.etag}), but batch "
-                f"{batch.batch_id} put {got} into {contract.features.name}. Look at the run's log, then drop the file again.",
+                f"{batch.batch_id} put {got} into {contract.features.name}. "
+                "Look at the run's log, then drop the file again.",
                 key=item.key,
                 etag=item.etag,
             )

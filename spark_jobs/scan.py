@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import reduce
 from urllib.parse import unquote
 
 from pyspark.sql import DataFrame, SparkSession
@@ -25,20 +24,20 @@ _PATH = "_path"
 _TYPES = ("string", "string", "timestamp_ntz", "timestamp_ntz")
 
 
-def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> DataFrame:
+def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> list[DataFrame]:
     """The conformed rows of some files (see `conform`), with the columns of `ORIGIN`.
 
-    Files of one layout are read by one scan; no data is read before an action.
+    Returns:
+        A frame for each scan; files of one layout are read by one. No data is read before an action.
 
     Raises:
         JobFailed: Spark names a file that was not asked for.
     """
-    frames = [
+    return [
         conform(_with_origin(spark, contract, part, raw), contract.silver.columns, layout, keep=ORIGIN)
         for layout, group in _by_layout(files).items()
         for part, raw in _raw_scans(spark, layout, group)
     ]
-    return reduce(DataFrame.unionByName, frames)
 
 
 def find_unreadable(spark: SparkSession, files: Sequence[Accepted]) -> list[Accepted]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from contracts.settings import HOST, USUAL_PORTS, Settings, load_settings
@@ -100,10 +101,25 @@ def stack(published: tuple[Path, str]) -> Iterator[Stack]:
         yield Stack(load_settings(), environment, published[0])
     finally:
         if not kept:
-            subprocess.run([str(SLUICE), "down"], env=environment, check=False)
+            done = subprocess.run([str(SLUICE), "down"], env=environment, check=False)
+            left = _processes_of(home)
             shutil.rmtree(home, ignore_errors=True)
+            assert done.returncode == 0
+            assert left == [], "sluice down leaves nothing running"
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _processes_of(home: Path) -> list[str]:
+    left = []
+    for process in psutil.process_iter():
+        try:
+            mine = process.environ().get("SLUICE_HOME") == str(home) or str(home) in " ".join(process.cmdline())
+            if mine and process.pid != os.getpid():
+                left.append(" ".join(process.cmdline())[:200])
+        except psutil.Error:
+            continue
+    return left
 
 
 def _tails(home: Path) -> str:

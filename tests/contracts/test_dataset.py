@@ -54,7 +54,7 @@ def test_period_is_the_month_that_the_key_names() -> None:
 def test_contract_that_is_not_valid_names_file_and_field(tmp_path: Path, change: dict[str, object], said: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(TAXI.read_text("utf-8")) | change), "utf-8")
-    with pytest.raises(ContractError, match="bad.yaml") as raised:
+    with pytest.raises(ContractError, match=r"bad\.yaml") as raised:
         load_contract(file)
     assert said in str(raised.value)
 
@@ -68,7 +68,7 @@ def test_file_that_is_no_yaml_is_a_contract_error(tmp_path: Path) -> None:
 def test_two_contracts_of_one_dataset_are_refused(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(TAXI.read_text("utf-8"), "utf-8")
-    with pytest.raises(ContractError, match="b.yaml names the dataset nyc_yellow"):
+    with pytest.raises(ContractError, match=r"b\.yaml names the dataset nyc_yellow"):
         load_contracts(tmp_path)
 
 

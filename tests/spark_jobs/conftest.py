@@ -76,6 +76,8 @@ def spark(bucket_root: Path) -> Iterator[SparkSession]:
     conf = {
         **engine_conf(),
         "spark.ui.enabled": "false",
+        # A few rows a test: the JVM's optimizing compiler would take most of the time.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.sql.shuffle.partitions": "2",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
