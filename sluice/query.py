@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def run_query(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any
         _sign_in(link, settings)
         for schema in ("silver", "gold"):
             link.execute(f"create schema {schema}")
-        for name in _named_tables(link, query) & set(locations):
+        for name in _named_tables(query, locations):
             schema, table = name
             location = locations[name].replace("'", "''")
             link.execute(f"create view {schema}.\"{table}\" as select * from iceberg_scan('{location}')")  # noqa: S608 - names and location come from the catalog
@@ -94,11 +96,14 @@ def _sign_in(link: Any, settings: Settings) -> None:
     )
 
 
-def _named_tables(link: Any, query: str) -> set[tuple[str, str]]:
-    """The `schema.table` names of a statement. Only these become views: each costs a read of its metadata."""
-    names = set()
-    for name in link.get_table_names(query, qualified=True):
-        parts = [part.strip('"') for part in name.split(".")]
-        if len(parts) >= 2:
-            names.add((parts[-2], parts[-1]))
-    return names
+def _named_tables(query: str, known: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The known tables that a statement's text names. Only these become views: each costs a read of its metadata.
+
+    By text, because DuckDB's own `get_table_names` binds the statement, and so refuses joins of tables not there yet.
+    """
+    text = query.replace('"', "").casefold()
+    return {
+        (schema, table)
+        for schema, table in known
+        if re.search(rf"\b{re.escape(schema)}\s*\.\s*{re.escape(table)}\b", text)
+    }

@@ -32,13 +32,12 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
         cast; `_raw`, a struct of the row as it came; and those of `keep`. A column that the file lacks is null.
     """
     sources = {column.name: layout.source_of(column.name) for column in columns}
-    raw = {name: F.col(_raw(layout, source)) for name, source in sources.items() if source}
     renamed = df.select(*(F.col(quoted(item.name)).alias(_raw(layout, item)) for item in layout.columns), *keep)
-    cast = renamed.select("*", *(_value(column, sources[column.name], raw.get(column.name)) for column in columns))
+    cast = renamed.select("*", *(_value(column, sources[column.name], layout) for column in columns))
     return evaluated(cast).select(
         F.struct(*(F.col(_raw(layout, item)).alias(item.name) for item in layout.columns)).alias(RAW),
         *(_filled(column) for column in columns),
-        *(_is_bad(column, sources[column.name], raw.get(column.name)) for column in columns),
+        *(_is_bad(column, sources[column.name], layout) for column in columns),
         *keep,
     )
 
@@ -65,14 +64,13 @@ def _filled(column: Column) -> SparkColumn:
     return F.coalesce(value, F.lit(column.fill_null).cast(column.type)).alias(column.name)
 
 
-def _value(column: Column, source: FileColumn | None, raw: SparkColumn | None) -> SparkColumn:
-    if source is None or raw is None:
-        value = F.lit(None).cast(column.type)
-    elif source.kind == "nanos":
-        # Whole microseconds, rounded down; a quotient of doubles would lose digits.
-        value = F.timestamp_micros(F.floor((raw - F.pmod(raw, F.lit(1000))).cast("decimal(20,0)") / 1000)).try_cast(
-            column.type
-        )
+def _value(column: Column, source: FileColumn | None, layout: Layout) -> SparkColumn:
+    if source is None:
+        return F.lit(None).cast(column.type).alias(column.name)
+    raw = F.col(_raw(layout, source))
+    if source.kind == "nanos":
+        # `div` is a division of whole numbers; a quotient of doubles would lose digits.
+        value = F.timestamp_micros(F.expr(f"{_raw(layout, source)} div 1000")).try_cast(column.type)
     elif source.type in _FLOATS:
         value = F.when(~F.isnan(raw), raw.try_cast(column.type))
         if column.type in _INTEGERS:
@@ -87,10 +85,11 @@ def _value(column: Column, source: FileColumn | None, raw: SparkColumn | None) -
     return value.alias(column.name)
 
 
-def _is_bad(column: Column, source: FileColumn | None, raw: SparkColumn | None) -> SparkColumn:
-    if source is None or raw is None or (source.type == column.type and column.type not in _TIMES):
-        bad = F.lit(False)
-    elif source.type in _FLOATS:
+def _is_bad(column: Column, source: FileColumn | None, layout: Layout) -> SparkColumn:
+    if source is None or (source.type == column.type and column.type not in _TIMES):
+        return F.lit(False).alias(BAD + column.name)
+    raw = F.col(_raw(layout, source))
+    if source.type in _FLOATS:
         # pandas writes not-a-number where a value is missing.
         there = raw.isNotNull() & ~F.isnan(raw)
         limit = _decimal_limit(column.type)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from urllib.parse import unquote
@@ -19,7 +20,8 @@ from spark_jobs.session import spark_errors
 from spark_jobs.tables import SOURCE_ETAG, SOURCE_KEY
 
 ORIGIN = (SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
-_GLOB = frozenset("{}[]*?\\")
+_GLOB = re.compile(r"([{}\[\]*?\\])")
+_ESCAPED = r"\\\1"
 _PATH = "_path"
 _TYPES = ("string", "string", "timestamp_ntz", "timestamp_ntz")
 
@@ -34,9 +36,13 @@ def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[A
         JobFailed: Spark names a file that was not asked for.
     """
     return [
-        conform(_with_origin(spark, contract, part, raw), contract.silver.columns, layout, keep=ORIGIN)
+        conform(
+            _with_origin(spark, contract, group, _raw_scan(spark, layout, group)),
+            contract.silver.columns,
+            layout,
+            keep=ORIGIN,
+        )
         for layout, group in _by_layout(files).items()
-        for part, raw in _raw_scans(spark, layout, group)
     ]
 
 
@@ -58,8 +64,7 @@ def _readable(spark: SparkSession, files: Sequence[Accepted]) -> bool:
     try:
         with spark_errors(f"reading {len(files)} files to find a damaged one"):
             for layout, group in _by_layout(files).items():
-                for _, raw in _raw_scans(spark, layout, group):
-                    raw.write.format("noop").mode("overwrite").save()
+                _raw_scan(spark, layout, group).write.format("noop").mode("overwrite").save()
     except ScanFailed:
         return False
     return True
@@ -72,19 +77,11 @@ def _by_layout(files: Sequence[Accepted]) -> dict[Layout, list[Accepted]]:
     return groups
 
 
-def _raw_scans(
-    spark: SparkSession, layout: Layout, files: Sequence[Accepted]
-) -> list[tuple[Sequence[Accepted], DataFrame]]:
-    """Scans of files of one layout: one for all, and one each for keys that look like glob patterns.
-
-    With globbing off, Spark 4.1 reads every path once for each path that looks like a pattern, so such a
-    path has to be alone (DataSource.checkAndGlobPathIfNecessary).
-    """
-    plain = [file for file in files if not _GLOB & set(file.item.key)]
-    groups = [plain] if plain else []
-    groups += [[file] for file in files if _GLOB & set(file.item.key)]
-    reader = spark.read.schema(layout.ddl).option("__globPaths__", "false")
-    return [(group, reader.parquet(*(f"s3://{file.item.uri}" for file in group))) for group in groups]
+def _raw_scan(spark: SparkSession, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
+    """One scan of files of one layout."""
+    # Spark takes paths for glob patterns; its own switch for that (`__globPaths__`) is not heeded over Spark Connect.
+    paths = [f"s3://{_GLOB.sub(_ESCAPED, file.item.uri)}" for file in files]
+    return spark.read.schema(layout.ddl).parquet(*paths)
 
 
 def _with_origin(

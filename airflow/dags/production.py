@@ -43,13 +43,13 @@ def make_production(dag_id: str, datasets: list[str]) -> DAG:
 
             return fetch_month(params["dataset"], params["year"], params["month"])
 
-        @task.sensor(poke_interval=2, timeout=3600, mode="reschedule")
+        @task.sensor(poke_interval=2, timeout=3600, mode="reschedule", retries=2, retry_delay=timedelta(seconds=5))
         def wait_for_gold(place: dict[str, str]) -> bool:
             from sluice_listener.arrival import arrived
 
             return arrived(place)
 
-        @task
+        @task(retries=2, retry_delay=timedelta(seconds=5))
         def arrival(place: dict[str, str], dag_run: Any = None) -> dict[str, Any]:
             from sluice_listener.arrival import report
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -289,9 +291,6 @@ def _run_state(http: Any, dag: str, run: str) -> str:
 def test_killed_router_comes_back_and_the_file_arrives(
     stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
 ) -> None:
-    import os
-    import signal
-
     pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router")
     os.kill(pid, signal.SIGKILL)
     story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(90, seed=22))
@@ -302,9 +301,6 @@ def test_killed_router_comes_back_and_the_file_arrives(
 def test_killed_triggerer_comes_back_and_the_file_arrives(
     stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
 ) -> None:
-    import os
-    import signal
-
     name = "airflow-triggerer"
     pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == name)
     os.kill(pid, signal.SIGKILL)
@@ -322,7 +318,8 @@ def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
     for job in ("data_preprocessing_job.py", "feature_engineering_job.py"):
         done = subprocess.run(
             [str(submit), str(PROJECT / "spark_jobs" / job), "--year", "2019", "--month", "7"],
-            env=stack.environment, capture_output=True, text=True, timeout=300, check=False,
+            env=stack.environment | {"PATH": f"{submit.parent}:{os.environ['PATH']}"},
+            capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         assert "yellow_tripdata_2019-07.parquet" in done.stdout

@@ -142,7 +142,11 @@ def test_the_same_trip_reads_the_same_in_every_era(
     split: Split, contract: DatasetContract, types: dict[str, Any]
 ) -> None:
     change: dict[str, Any] = dict.fromkeys([name for name, kind in types.items() if kind == pa.null()])
-    accepted, _ = split(table(trip(**change), types=types))
+    file = table(trip(**change))
+    for name, kind in types.items():
+        column = pa.nulls(1) if kind == pa.null() else file[name].cast(kind)
+        file = file.set_column(file.column_names.index(name), name, column)
+    accepted, _ = split(file)
     newest, _ = split(table(trip(**change)))
     names = [column.name for column in contract.silver.columns]
     assert accepted.select(*names).collect() == newest.select(*names).collect()
@@ -168,7 +172,8 @@ def test_whatever_the_values_each_row_is_either_accepted_or_rejected(
     for row, (distance, fare, tip, dropoff) in zip(rows, values, strict=True):
         row.update(trip_distance=distance, fare_amount=fare, tip_amount=tip, tpep_dropoff_datetime=dropoff)
     accepted, rejected = split(table(*rows))
-    kept, out = accepted.collect(), rejected.collect()
+    kept = accepted.select("tip_amount").collect()
+    out = rejected.select("tip_amount", "_reasons").collect()
     assert len(kept) + len(out) == len(rows)
     given_tips = sum(tip is not None and tip == tip for _, _, tip, _ in values)
     lost = sum("bad_tip_amount" in row["_reasons"] for row in out)
