@@ -10,12 +10,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
-from spark_jobs.conform import BAD, RAW, evaluated
+from spark_jobs.conform import BAD, RAW
+from spark_jobs.matching import quoted
 
 PERIOD_START = "_period_start"
 PERIOD_END = "_period_end"
-_BAD_CAST = "_bad_cast"
-_BROKEN_RULE = "_broken_rule"
 
 
 def split_rows(df: DataFrame, contract: DatasetContract) -> tuple[DataFrame, DataFrame]:
@@ -31,35 +30,25 @@ def split_rows(df: DataFrame, contract: DatasetContract) -> tuple[DataFrame, Dat
         Accepted, with the columns of `df`; rejected, with `_reason: string`, `_reasons: array<string>` and
         `_row: string`, the row as it came, in JSON. Their counts add up to that of `df` (I3).
     """
-    casts, rules = _cast_failures(contract), _rule_failures(contract)
-    judged = evaluated(df.withColumn(_BAD_CAST, _any(casts)))
-    judged = evaluated(judged.withColumn(_BROKEN_RULE, _any(rules)))
-    failed = F.col(_BAD_CAST) | F.col(_BROKEN_RULE)
-    reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in (casts | rules).items())))
+    failures = _failures(contract)
+    failed = reduce(or_, failures.values())
+    reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in failures.items())))
+    raw = F.struct(*(F.col(quoted(name)).alias(name.removeprefix(RAW)) for name in df.columns if name.startswith(RAW)))
     rejected = (
-        judged.where(failed)
+        df.where(failed)
         .withColumn("_reasons", reasons)
         .withColumn("_reason", F.col("_reasons")[0])
-        .withColumn("_row", F.to_json(RAW, {"ignoreNullFields": "false"}))
+        .withColumn("_row", F.to_json(raw, {"ignoreNullFields": "false"}))
     )
-    return judged.where(~failed), rejected
+    return df.where(~failed), rejected
 
 
-def _any(failures: dict[str, SparkColumn]) -> SparkColumn:
-    return reduce(or_, failures.values(), F.lit(False))
-
-
-def _cast_failures(contract: DatasetContract) -> dict[str, SparkColumn]:
-    """Code to a condition that is true, never null, for a row with a bad or missing value."""
+def _failures(contract: DatasetContract) -> dict[str, SparkColumn]:
+    """Code to a condition that is true, never null, for a row that fails."""
     failures = {}
     for column in contract.silver.columns:
         bad = F.col(BAD + column.name)
         failures[f"bad_{column.name}"] = bad
         if column.required:
             failures[f"null_{column.name}"] = ~bad & F.col(column.name).isNull()
-    return failures
-
-
-def _rule_failures(contract: DatasetContract) -> dict[str, SparkColumn]:
-    """Code to a condition that is true, never null, for a row that breaks the rule."""
-    return {rule.code: ~F.coalesce(F.expr(rule.condition), F.lit(True)) for rule in contract.rules}
+    return failures | {rule.code: ~F.coalesce(F.expr(rule.condition), F.lit(True)) for rule in contract.rules}
