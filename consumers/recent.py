@@ -24,8 +24,8 @@ class RecentEvents:
         """Remember events, and forget the oldest beyond the limit."""
         for event in events:
             self._events[_identity(event)] = None
-        for oldest in list(self._events)[: max(0, len(self._events) - self._most)]:
-            del self._events[oldest]
+        while len(self._events) > self._most:
+            del self._events[next(iter(self._events))]
 
 
 def _identity(event: BucketEvent) -> tuple[str, ...]:

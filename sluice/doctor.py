@@ -15,7 +15,7 @@ from contracts.settings import HOST, Settings
 from sluice import install
 
 MEMORY_GIB = 6
-"""What the whole stack may take at rest; measured below it (docs/architecture.md)."""
+"""What the whole stack may take at rest; measured below it (docs/benchmarks.md)."""
 DISK_GIB = 4
 
 

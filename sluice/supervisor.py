@@ -172,13 +172,8 @@ def start_service(settings: Settings, name: str) -> None:
     _Call(settings)("startProcess", name, False)
 
 
-def stop_service(settings: Settings, name: str) -> None:
-    """Stop a service and wait for its end."""
-    _Call(settings)("stopProcess", name, True)
-
-
 def stop_services(settings: Settings, names: list[str]) -> None:
-    """Ask all of these to end, then wait until they have."""
+    """Ask all of these to end and come back at once."""
     call = _Call(settings)
     for name in names:
         call("stopProcess", name, False)
