@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -127,6 +127,4 @@ def later(a: str, b: str) -> bool:
 
 def utc_millis(at: datetime) -> str:
     """ISO 8601 in UTC with milliseconds, as every `--json` output has it."""
-    from datetime import UTC
-
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

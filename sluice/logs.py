@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -47,6 +48,4 @@ def follow_lines(settings: Settings, service: str) -> Iterator[str]:
 
 
 def _inode(file: object) -> int:
-    import os
-
     return os.fstat(file.fileno()).st_ino  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -152,8 +153,6 @@ def _bootstrap(settings: Settings, say: Say) -> None:
 
 
 def _bootstrap_airflow(settings: Settings) -> None:
-    import os
-
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     log = supervisor.log_file(settings, "airflow-bootstrap")
     with log.open("w", encoding="utf-8") as output:
