@@ -14,6 +14,7 @@ from contracts.settings import Settings, load_settings
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, make_batch
 from ingest.store import ObjectInfo, Store, store_for
+from spark_jobs.lake import open_lake
 from spark_jobs.session import submit_session
 
 BUCKET = "bronze"
@@ -37,7 +38,7 @@ def main(layer: Layer, run: Run, arguments: Sequence[str] | None = None) -> int:
         batch = _batch(layer, contract, choose(store, contract, options.year, options.month, options.key))
         spark = submit_session(settings, f"sluice-{batch.run_id}")
         try:
-            marker = run(spark, store, contract, batch)
+            marker = run(spark, open_lake(settings, store), store, contract, batch)
         finally:
             spark.stop()
     except Permanent as error:

@@ -31,7 +31,7 @@ def split_rows(df: DataFrame, contract: DatasetContract) -> tuple[DataFrame, Dat
         `_row: string`, the row as it came, in JSON. Their counts add up to that of `df` (I3).
     """
     failures = _failures(contract)
-    failed = reduce(or_, failures.values())
+    failed = _failed(contract)
     reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in failures.items())))
     raw = F.struct(*(F.col(quoted(name)).alias(name.removeprefix(RAW)) for name in df.columns if name.startswith(RAW)))
     rejected = (
@@ -51,4 +51,17 @@ def _failures(contract: DatasetContract) -> dict[str, SparkColumn]:
         failures[f"bad_{column.name}"] = bad
         if column.required:
             failures[f"null_{column.name}"] = ~bad & F.col(column.name).isNull()
-    return failures | {rule.code: ~F.coalesce(F.expr(rule.condition), F.lit(True)) for rule in contract.rules}
+    return failures | _broken_rules(contract)
+
+
+def _failed(contract: DatasetContract) -> SparkColumn:
+    """True when any of the failures is, in fewer steps: a required value that is bad is null too."""
+    tests = [
+        F.col(column.name).isNull() if column.required else F.col(BAD + column.name)
+        for column in contract.silver.columns
+    ]
+    return reduce(or_, [*tests, *_broken_rules(contract).values()])
+
+
+def _broken_rules(contract: DatasetContract) -> dict[str, SparkColumn]:
+    return {rule.code: ~F.coalesce(F.expr(rule.condition), F.lit(True)) for rule in contract.rules}

@@ -25,21 +25,13 @@ from contracts.states import Layer, Reason
 from contracts.work import Batch
 from ingest.store import Store
 from spark_jobs.checks import split_rows
+from spark_jobs.lake import SOURCE_KEY, Lake, Snapshot
 from spark_jobs.marking import put_marker, result
 from spark_jobs.preflight import Accepted, Refused, check_files, check_versions
 from spark_jobs.quarantine import copy_originals
 from spark_jobs.scan import find_unreadable, scan_files
 from spark_jobs.session import spark_errors
-from spark_jobs.tables import (
-    SOURCE_KEY,
-    Snapshot,
-    ensure_table,
-    rejects_spec,
-    replace_rows,
-    silver_spec,
-    source_rows,
-    table_states,
-)
+from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec
 from spark_jobs.transforms.loading import load_transforms
 
 
@@ -48,6 +40,7 @@ class _Job:
     """What every step of one run needs."""
 
     spark: SparkSession
+    lake: Lake
     store: Store
     contract: DatasetContract
     batch: Batch
@@ -55,6 +48,7 @@ class _Job:
 
 def run(
     spark: SparkSession,
+    lake: Lake,
     store: Store,
     contract: DatasetContract,
     batch: Batch,
@@ -73,19 +67,17 @@ def run(
         ContractError: the contract's transformations are not there.
     """
     started = datetime.now(UTC)
-    job = _Job(spark, store, contract, batch)
+    job = _Job(spark, lake, store, contract, batch)
     silver, rejects = contract.silver.name, contract.rejects_table
     with spark_errors(f"taking batch {batch.batch_id} into {silver}"):
-        ensure_table(spark, silver_spec(contract))
-        ensure_table(spark, rejects_spec(contract))
         # Before the check of the files: a commit that overtakes this job from here on is noticed.
-        states = table_states(spark, (silver, rejects), batch.batch_id)
+        tables = ensure_tables(spark, lake, (silver_spec(contract), rejects_spec(contract)))
+        commits = commits_of(lake, (silver, rejects), batch.batch_id)
         accepted, refused = check_files(store, contract, batch)
-        if states[silver].batch is None and accepted:
-            accepted, more = _write(job, accepted, states[silver].current_id)
+        if silver not in commits and accepted:
+            accepted, more = _write(job, accepted, tables[silver].current_id)
             refused += more
-            states = table_states(spark, (silver, rejects), batch.batch_id)
-        commits = {name: state.batch for name, state in states.items() if state.batch}
+            commits = commits_of(lake, (silver, rejects), batch.batch_id)
         counted, more = _count(job, accepted, commits)
     refused += more
     if contract.on_quarantine == "copy":
@@ -192,9 +184,13 @@ def _rows_by_key(job: _Job, files: Sequence[Accepted], commits: Mapping[str, Sna
     if len(job.batch.items) == 1:
         # The commits are about this file alone, so their summaries have the counts already.
         return {table: {files[0].item.key: commit.added_rows} for table, commit in commits.items()} if files else {}
-    at = {table: commit.snapshot_id for table, commit in commits.items()}
-    found = source_rows(job.spark, at, [file.item.key for file in files])
-    return {table: {key: held.rows for key, held in sources.items()} for table, sources in found.items()}
+    keys = [file.item.key for file in files]
+    counts = {}
+    for name, commit in commits.items():
+        table = job.lake.table(name)
+        found = table.source_rows(commit.snapshot_id, keys) if table else {}
+        counts[name] = {key: held.rows for key, held in found.items()}
+    return counts
 
 
 def _unreadable(file: Accepted) -> Refused:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     # spark-submit puts this script's folder on the path, not the repository.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
@@ -22,25 +24,16 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
 from ingest.store import Store
+from spark_jobs.lake import SOURCE_KEY, Lake, LakeTable, Snapshot, SourceRows
 from spark_jobs.marking import put_marker, result
 from spark_jobs.session import spark_errors
-from spark_jobs.tables import (
-    SOURCE_KEY,
-    Snapshot,
-    SourceRows,
-    aggregate_spec,
-    ensure_table,
-    features_spec,
-    replace_rows,
-    rows_at,
-    source_rows,
-    table_states,
-)
+from spark_jobs.tables import aggregate_spec, commits_of, ensure_tables, features_spec, replace_rows, rows_at
 from spark_jobs.transforms.loading import load_transforms
 
 
 def run(
     spark: SparkSession,
+    lake: Lake,
     store: Store,
     contract: DatasetContract,
     batch: Batch,
@@ -61,21 +54,21 @@ def run(
     started = datetime.now(UTC)
     silver, features, aggregate = contract.silver.name, contract.features.name, contract.aggregate.name
     with spark_errors(f"taking batch {batch.batch_id} into {features}"):
-        ensure_table(spark, features_spec(contract))
-        ensure_table(spark, aggregate_spec(contract))
-        states = table_states(spark, (silver, features, aggregate), batch.batch_id)
-        silver_at = states[silver].current_id
-        if silver_at is None:
+        tables = ensure_tables(spark, lake, (features_spec(contract), aggregate_spec(contract)))
+        commits = commits_of(lake, (features, aggregate), batch.batch_id)
+        source = lake.table(silver)
+        if source is None or source.current_id is None:
             raise JobFailed(f"{silver} is empty, but batch {batch.batch_id} was made for rows of it.")
-        held = source_rows(spark, {silver: silver_at}, [item.key for item in batch.items])[silver]
+        held = source.source_rows(source.current_id, [item.key for item in batch.items])
         items = [item for item in batch.items if _is_current(item, held.get(item.key))]
-        commit = states[features].batch
-        if commit is None and items:
-            _write_features(spark, contract, batch, items, silver_at, states[features].current_id)
-            commit = table_states(spark, (features,), batch.batch_id)[features].batch
-        if commit is not None and states[aggregate].batch is None:
-            _write_aggregate(spark, contract, batch, commit)
-        results = _results(spark, contract, batch, items, held, commit)
+        if features not in commits and items:
+            _write_features(spark, contract, batch, items, source.current_id, tables[features].current_id)
+            commits |= commits_of(lake, (features,), batch.batch_id)
+        commit = commits.get(features)
+        written = _table(lake, features)
+        if commit is not None and aggregate not in commits:
+            _write_aggregate(spark, contract, batch, commit, written)
+        results = _results(contract, batch, items, held, commit, written)
     marker = CommitMarker(
         layer=Layer.GOLD,
         dataset=contract.dataset,
@@ -113,36 +106,49 @@ def _write_features(
     replace_rows(frame, spec.name, SOURCE_KEY, keys, batch.batch_id, base)
 
 
-def _write_aggregate(spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot) -> None:
+def _write_aggregate(
+    spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot, features: LakeTable
+) -> None:
     """Recompute the aggregate for the values that the batch's rows have, or had before its commit.
 
     Both come from the features' snapshots, so a re-run after a crash between the two commits finds the old ones too.
     """
     spec, by = aggregate_spec(contract), contract.aggregate_by
-    features = contract.features.name
-    keys = F.col(SOURCE_KEY).isin([item.key for item in batch.items])
-    touched = rows_at(spark, features, commit.snapshot_id).where(keys).select(by)
-    if commit.parent_id is not None:
-        touched = touched.union(rows_at(spark, features, commit.parent_id).where(keys).select(by))
-    values = [row[0] for row in touched.distinct().collect() if row[0] is not None]
+    values = _touched(spark, contract, batch, commit, features)
     if not values:
         return
-    current = spark.table(features).where(F.col(by).isin(values))
+    current = spark.table(contract.features.name).where(F.col(by).isin(values))
     # One task writes all partitions: a day is a few thousand rows.
     frame = load_transforms(contract).aggregate(current).select(*(name for name, _ in spec.columns)).coalesce(1)
     replace_rows(frame, spec.name, by, values, batch.batch_id)
 
 
+def _touched(
+    spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot, features: LakeTable
+) -> list[Any]:
+    """At least every value of the aggregate's partition column that the batch's rows have, or had before."""
+    keys = [item.key for item in batch.items]
+    snapshots = [snapshot for snapshot in (commit.snapshot_id, commit.parent_id) if snapshot is not None]
+    days = [features.days(snapshot, keys, contract.aggregate_by) for snapshot in snapshots]
+    known = [found for found in days if found is not None]
+    if len(known) == len(days):
+        return sorted(set().union(*known))
+    # The metadata do not tell, so the rows have to.
+    rows = [rows_at(spark, contract.features.name, snapshot) for snapshot in snapshots]
+    chosen = [frame.where(F.col(SOURCE_KEY).isin(keys)).select(contract.aggregate_by) for frame in rows]
+    return [row[0] for row in reduce(DataFrame.union, chosen).distinct().collect() if row[0] is not None]
+
+
 def _results(
-    spark: SparkSession,
     contract: DatasetContract,
     batch: Batch,
     items: list[WorkItem],
     held: dict[str, SourceRows],
     commit: Snapshot | None,
+    features: LakeTable,
 ) -> list[SourceResult]:
     current = set(items)
-    written = _written(spark, contract, batch, commit)
+    written = _written(batch, commit, features)
     results = []
     for item in batch.items:
         rows = held[item.key].rows if item.key in held else 0
@@ -163,17 +169,21 @@ def _results(
     return results
 
 
-def _written(spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot | None) -> dict[str, int]:
+def _written(batch: Batch, commit: Snapshot | None, features: LakeTable) -> dict[str, int]:
     """Source key to the feature rows in the batch's commit."""
     if commit is None:
         return {}
     keys = [item.key for item in batch.items]
     if len(keys) == 1:
         return {keys[0]: commit.added_rows}
-    features = contract.features.name
-    return {
-        key: found.rows for key, found in source_rows(spark, {features: commit.snapshot_id}, keys)[features].items()
-    }
+    return {key: found.rows for key, found in features.source_rows(commit.snapshot_id, keys).items()}
+
+
+def _table(lake: Lake, name: str) -> LakeTable:
+    table = lake.table(name)
+    if table is None:
+        raise JobFailed(f"{name} was there when the job began, but the catalog does not know it any more.")
+    return table
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from contracts.states import Layer
 from contracts.work import WorkItem, make_batch
 from ingest.store import ObjectInfo, Store
 from spark_jobs import data_preprocessing_job, feature_engineering_job
+from spark_jobs.lake import Lake, open_lake
 from spark_jobs.session import connect_session, spark_errors
-from spark_jobs.tables import aggregate_spec, ensure_table, features_spec, rejects_spec, silver_spec
+from spark_jobs.tables import aggregate_spec, ensure_tables, features_spec, rejects_spec, silver_spec
 
 _FILE = "_warmup/rows.parquet"
 _TABLE = "sluice_warmup"
@@ -52,25 +53,25 @@ def warm_up(settings: Settings) -> None:
         settings.s3_region,
     )
     contracts = list(load_contracts(settings.contracts_dir).values())
+    lake = open_lake(settings, store)
     with spark_errors("making the tables"):
         for contract in contracts:
-            for spec in (silver_spec(contract), rejects_spec(contract), features_spec(contract)):
-                ensure_table(spark, spec)
-            ensure_table(spark, aggregate_spec(contract))
+            specs = (silver_spec, rejects_spec, features_spec, aggregate_spec)
+            ensure_tables(spark, lake, [spec(contract) for spec in specs])
     if contracts:
-        _run_both(spark, store, contracts[0])
+        _run_both(spark, lake, store, contracts[0])
     spark.stop()
 
 
-def _run_both(spark: SparkSession, store: Store, contract: DatasetContract) -> None:
+def _run_both(spark: SparkSession, lake: Lake, store: Store, contract: DatasetContract) -> None:
     # The base class puts the file; the jobs get the store that keeps their markers back.
     put = Store.put_bytes(store, Layer.SILVER, _FILE, _made_up(contract))
     scratch = _on_scratch_tables(contract)
     item = WorkItem(bucket=put.bucket, key=put.key, etag=put.etag, size=put.size, version="0")
-    marker = data_preprocessing_job.run(spark, store, scratch, make_batch(Layer.SILVER, contract.dataset, [item]))
+    marker = data_preprocessing_job.run(spark, lake, store, scratch, make_batch(Layer.SILVER, contract.dataset, [item]))
     rows = marker.sources[0].rows_accepted
     again = item.model_copy(update={"rows": rows, "version": str(marker.snapshot_id)})
-    feature_engineering_job.run(spark, store, scratch, make_batch(Layer.GOLD, contract.dataset, [again]))
+    feature_engineering_job.run(spark, lake, store, scratch, make_batch(Layer.GOLD, contract.dataset, [again]))
     with spark_errors("dropping the warm-up's tables"):
         for name in (scratch.silver.name, scratch.rejects_table, scratch.features.name, scratch.aggregate.name):
             spark.sql(f"DROP TABLE IF EXISTS {name} PURGE")

@@ -18,6 +18,7 @@ from contracts.settings import PROJECT
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, make_batch
 from ingest.store import ObjectInfo
+from spark_jobs.lake import Lake
 from spark_jobs.session import engine_conf
 
 BUCKETS = {
@@ -78,7 +79,7 @@ def spark(bucket_root: Path) -> Iterator[SparkSession]:
         "spark.ui.enabled": "false",
         # A few rows a test: the JVM's optimizing compiler would take most of the time.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.shuffle.partitions": "1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.log.level": "FATAL",
@@ -131,6 +132,30 @@ def drop(store: FolderStore) -> Callable[..., WorkItem]:
         return WorkItem(bucket="bronze", key=key, etag=info.etag, size=info.size, version=version)
 
     return put
+
+
+class MemoryFiles:
+    """The method of `Store` that reads metadata, on the files that Iceberg's in-memory catalog keeps in the JVM."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._files = spark._jvm.org.apache.iceberg.inmemory.InMemoryFileIO()
+
+    def get_bytes(self, bucket: str, key: str, limit: int) -> bytes:
+        return bytes(self._files.newInputFile(f"s3://{bucket}/{key}").newStream().readAllBytes())
+
+
+def metadata_of(spark: SparkSession) -> Lake:
+    """The tables' metadata, found by way of the session's in-memory catalog."""
+
+    def locate(name: str) -> str | None:
+        jvm = spark._jvm
+        catalog = spark._jsparkSession.sessionState().catalogManager().catalog("lake").icebergCatalog()
+        table = jvm.org.apache.iceberg.catalog.TableIdentifier.parse(name)
+        if not catalog.tableExists(table):
+            return None
+        return str(catalog.loadTable(table).operations().current().metadataFileLocation())
+
+    return Lake(locate, MemoryFiles(spark))  # type: ignore[arg-type]
 
 
 def silver_batch(*items: WorkItem) -> Batch:

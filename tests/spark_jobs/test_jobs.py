@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from contracts.work import WorkItem
 from spark_jobs import data_preprocessing_job, feature_engineering_job
 from spark_jobs.session import spark_errors
 from spark_jobs.tables import replace_rows
-from tests.spark_jobs.conftest import TAXI, FolderStore, gold_batch, silver_batch
+from tests.spark_jobs.conftest import TAXI, FolderStore, gold_batch, metadata_of, silver_batch
 from tests.spark_jobs.trips import PICKUP, table, trip
 
 Drop = Callable[..., WorkItem]
@@ -29,6 +30,14 @@ HOSTILE = [
     "nyc_yellow/q'\"[x]{y}*&=;,\\z.parquet",
     "nyc_yellow/year=2025/`$HOME`\u00a0\U0001f600.parquet",
 ]
+
+
+def run_silver(spark: SparkSession, store: FolderStore, *arguments: Any) -> CommitMarker:
+    return data_preprocessing_job.run(spark, metadata_of(spark), store, *arguments)  # type: ignore[arg-type]
+
+
+def run_gold(spark: SparkSession, store: FolderStore, *arguments: Any) -> CommitMarker:
+    return feature_engineering_job.run(spark, metadata_of(spark), store, *arguments)  # type: ignore[arg-type]
 
 
 def to_gold(item: WorkItem, marker: CommitMarker) -> WorkItem:
@@ -57,7 +66,7 @@ def test_files_of_hostile_names_and_two_eras_reach_silver_with_their_own_rows(
     items.append(
         drop("nyc_yellow/old.parquet", table(trip(), trip(fare_amount=-1.0), types=old, without=("Airport_fee",)))
     )
-    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(*items))
+    marker = run_silver(lake, store, contract, silver_batch(*items))
     assert count_by_key(lake, "silver.nyc_yellow") == files | {"nyc_yellow/old.parquet": 1}
     assert count_by_key(lake, "silver.nyc_yellow_rejects") == {"nyc_yellow/old.parquet": 1}
     assert {source.key: source.rows_in for source in marker.sources} == files | {"nyc_yellow/old.parquet": 2}
@@ -68,7 +77,7 @@ def test_marker_in_the_bucket_is_the_one_returned_and_names_the_snapshot(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:
     item = drop("nyc_yellow/m.parquet", table(trip(), trip(trip_distance=0.0)))
-    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item), "dag", "run")
+    marker = run_silver(lake, store, contract, silver_batch(item), "dag", "run")
     assert parse_marker(store.get_range("silver", marker.key, 0, 100_000)) == marker
     assert marker.snapshot_id == lake.table("silver.nyc_yellow.refs").first()["snapshot_id"]
     assert (marker.sources[0].rows_in, marker.sources[0].rows_accepted, marker.sources[0].rows_rejected) == (2, 1, 1)
@@ -78,12 +87,12 @@ def test_same_batch_twice_writes_once_in_each_layer(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:
     item = drop("nyc_yellow/twice.parquet", table(trip(), trip()))
-    first = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
-    again = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
+    first = run_silver(lake, store, contract, silver_batch(item))
+    again = run_silver(lake, store, contract, silver_batch(item))
     assert again.model_copy(update={"started_at": first.started_at}) == first
     gold = gold_batch(to_gold(item, first))
-    first = feature_engineering_job.run(lake, store, contract, gold)
-    again = feature_engineering_job.run(lake, store, contract, gold)
+    first = run_gold(lake, store, contract, gold)
+    again = run_gold(lake, store, contract, gold)
     assert again.model_copy(update={"started_at": first.started_at}) == first
     tables = ["silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features", "gold.nyc_yellow_zone_hour"]
     assert [snapshots(lake, name) for name in tables] == [1, 1, 1, 1]
@@ -107,7 +116,7 @@ def test_bad_files_are_refused_with_their_reason_and_the_good_one_gets_in(
         Reason.OBJECT_GONE: gone,
         Reason.SUPERSEDED: drop("nyc_yellow/new.parquet", table(trip())).model_copy(update={"etag": "old"}),
     }
-    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(good, *items.values()))
+    marker = run_silver(lake, store, contract, silver_batch(good, *items.values()))
     refused = {source.key: source.refused for source in marker.sources}
     assert refused == {good.key: None} | {item.key: reason for reason, item in items.items()}
     assert count_by_key(lake, "silver.nyc_yellow") == {good.key: 1}
@@ -118,7 +127,7 @@ def test_bad_files_are_refused_with_their_reason_and_the_good_one_gets_in(
 def test_batch_of_refused_files_alone_commits_nothing(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:
-    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(drop("nyc_yellow/x.parquet", b"x")))
+    marker = run_silver(lake, store, contract, silver_batch(drop("nyc_yellow/x.parquet", b"x")))
     assert marker.snapshot_id is None
     assert snapshots(lake, "silver.nyc_yellow") == 0
 
@@ -134,7 +143,7 @@ def test_damaged_pages_are_refused_while_the_other_files_get_in(
     bad = drop("nyc_yellow/pages.parquet", bytes(data))
     batch = silver_batch(*goods, bad)
     for _ in range(2):
-        marker = data_preprocessing_job.run(lake, store, contract, batch)
+        marker = run_silver(lake, store, contract, batch)
         assert {source.key for source in marker.sources if source.refused} == {bad.key}
         assert {source.refused for source in marker.sources} == {None, Reason.UNREADABLE_DATA}
     assert count_by_key(lake, "silver.nyc_yellow") == {good.key: n for n, good in enumerate(goods, 1)}
@@ -151,8 +160,8 @@ def test_corrected_file_replaces_exactly_its_own_rows_in_every_table(
     other = drop("nyc_yellow/other.parquet", table(trip(), trip(PULocationID=7)))
     first = drop("nyc_yellow/first.parquet", table(trip(), trip(**later), trip(fare_amount=-1.0)))
     for items in ([other, first], [drop("nyc_yellow/first.parquet", table(trip(total_amount=50.0)), "2")]):
-        marker = data_preprocessing_job.run(lake, store, contract, silver_batch(*items))
-        feature_engineering_job.run(lake, store, contract, gold_batch(*(to_gold(item, marker) for item in items)))
+        marker = run_silver(lake, store, contract, silver_batch(*items))
+        run_gold(lake, store, contract, gold_batch(*(to_gold(item, marker) for item in items)))
     for name in ("silver.nyc_yellow", "gold.nyc_yellow_features"):
         assert count_by_key(lake, name) == {"nyc_yellow/other.parquet": 2, "nyc_yellow/first.parquet": 1}
     assert count_by_key(lake, "silver.nyc_yellow_rejects") == {}
@@ -165,8 +174,8 @@ def test_file_without_an_accepted_row_still_takes_its_old_rows_away(
 ) -> None:
     for version, row in (("1", trip()), ("2", trip(trip_distance=0.0))):
         item = drop("nyc_yellow/none.parquet", table(row), version)
-        marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
-        feature_engineering_job.run(lake, store, contract, gold_batch(to_gold(item, marker)))
+        marker = run_silver(lake, store, contract, silver_batch(item))
+        run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
     assert count_by_key(lake, "silver.nyc_yellow") == count_by_key(lake, "gold.nyc_yellow_features") == {}
     assert aggregate(lake) == []
 
@@ -181,10 +190,10 @@ def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
     batches = []
     for version, row in (("1", trip(**later)), ("2", trip())):
         item = drop("nyc_yellow/crash.parquet", table(row), version)
-        marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
+        marker = run_silver(lake, store, contract, silver_batch(item))
         batches.append(gold_batch(to_gold(item, marker)))
         if version == "1":
-            feature_engineering_job.run(lake, store, contract, batches[0])
+            run_gold(lake, store, contract, batches[0])
 
     def crash(*_: object) -> None:
         raise JobFailed("killed")
@@ -192,8 +201,8 @@ def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
     with monkeypatch.context() as patch:
         patch.setattr(feature_engineering_job, "_write_aggregate", crash)
         with pytest.raises(JobFailed):
-            feature_engineering_job.run(lake, store, contract, batches[1])
-    feature_engineering_job.run(lake, store, contract, batches[1])
+            run_gold(lake, store, contract, batches[1])
+    run_gold(lake, store, contract, batches[1])
     assert [(row.pickup_date, row.trips) for row in aggregate(lake)] == [(PICKUP.date(), 1)]
 
 
@@ -201,11 +210,11 @@ def test_work_for_a_version_that_silver_no_longer_holds_leaves_gold_alone(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:
     old = drop("nyc_yellow/late.parquet", table(trip(), trip()), "1")
-    stale = to_gold(old, data_preprocessing_job.run(lake, store, contract, silver_batch(old)))
+    stale = to_gold(old, run_silver(lake, store, contract, silver_batch(old)))
     new = drop("nyc_yellow/late.parquet", table(trip()), "2")
-    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(new))
-    feature_engineering_job.run(lake, store, contract, gold_batch(to_gold(new, marker)))
-    late = feature_engineering_job.run(lake, store, contract, gold_batch(stale))
+    marker = run_silver(lake, store, contract, silver_batch(new))
+    run_gold(lake, store, contract, gold_batch(to_gold(new, marker)))
+    late = run_gold(lake, store, contract, gold_batch(stale))
     assert (late.snapshot_id, late.sources[0].refused) == (None, Reason.SUPERSEDED)
     assert count_by_key(lake, "gold.nyc_yellow_features") == {"nyc_yellow/late.parquet": 1}
 
@@ -214,9 +223,9 @@ def test_job_that_was_overtaken_cannot_commit_older_rows(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:
     key = "nyc_yellow/zombie.parquet"
-    base = data_preprocessing_job.run(lake, store, contract, silver_batch(drop(key, table(trip())))).snapshot_id
+    base = run_silver(lake, store, contract, silver_batch(drop(key, table(trip())))).snapshot_id
     stale = lake.table("silver.nyc_yellow").localCheckpoint()
-    data_preprocessing_job.run(lake, store, contract, silver_batch(drop(key, table(trip(), trip()), "2")))
+    run_silver(lake, store, contract, silver_batch(drop(key, table(trip(), trip()), "2")))
     with pytest.raises(JobFailed, match="ValidationException"), spark_errors("writing"):
         replace_rows(stale, "silver.nyc_yellow", "_source_key", [key], "zombie", base)
     assert count_by_key(lake, "silver.nyc_yellow") == {key: 2}
@@ -229,8 +238,8 @@ def test_real_sample_of_2025_is_accounted_for_to_the_row(
     if not sample.is_file():
         pytest.skip(f"{sample.name} is not beside the repository (shared/data/taxi)")
     item = drop("nyc_yellow/yellow_tripdata_sample.parquet", sample.read_bytes())
-    marker = data_preprocessing_job.run(lake, store, contract, silver_batch(item))
-    gold = feature_engineering_job.run(lake, store, contract, gold_batch(to_gold(item, marker)))
+    marker = run_silver(lake, store, contract, silver_batch(item))
+    gold = run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
     source = marker.sources[0]
     assert source.rows_in == 5000
     assert source.rows_accepted > 4000

@@ -57,6 +57,7 @@ def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping
     from consumers.ledger import open_ledger
     from ingest.store import store_for
     from spark_jobs import data_preprocessing_job, feature_engineering_job
+    from spark_jobs.lake import open_lake
     from spark_jobs.session import connect_session
 
     settings = load_settings()
@@ -68,7 +69,8 @@ def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping
     if contract.launch != "connect":
         raise ContractError(f"Dataset {batch.dataset} has launch: {contract.launch}; only connect works yet.")
     store = store_for(settings, "spark")
-    marker: CommitMarker = job.run(connect_session(settings), store, contract, batch, dag_id=dag_id, run_id=run_id)
+    lake = open_lake(settings, store)
+    marker: CommitMarker = job.run(connect_session(settings), lake, store, contract, batch, dag_id, run_id)
     # The rows are committed by now, so a note that cannot be set is logged and left.
     set_note(settings, dag_id, run_id, outcome(marker))
     return marker

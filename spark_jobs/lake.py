@@ -1,0 +1,220 @@
+"""Edge: what the metadata of Iceberg tables tell, read without Spark.
+
+A question to Spark's metadata tables is a job of 0.3 to 0.6 s; the same answer from their files takes some 20 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from io import BytesIO
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import psycopg
+from pyiceberg.conversions import from_bytes
+from pyiceberg.expressions import In
+from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
+from pyiceberg.manifest import DataFile
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import DataScan
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
+from pyiceberg.types import DateType, PrimitiveType
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+from contracts.errors import ObjectGone, ServiceUnavailable
+from contracts.settings import Settings
+from ingest.store import Store
+
+MAX_METADATA_BYTES = 256 * 1024 * 1024
+MAX_DAYS = 62
+"""Twice a month: a file of a month's rows, and some grace."""
+TRIES = 3
+BATCH_PROPERTY = "sluice-batch-id"
+SOURCE_KEY = "_source_key"
+SOURCE_ETAG = "_source_etag"
+_EPOCH = date(1970, 1, 1)
+
+Locate = Callable[[str], str | None]
+"""Where a table's newest metadata file is: `namespace.table` to `s3://…`, None when there is no such table."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit to one table."""
+
+    snapshot_id: int
+    parent_id: int | None
+    committed_at: datetime
+    """UTC."""
+    added_rows: int
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """What a snapshot holds of one source file."""
+
+    rows: int
+    etags: frozenset[str]
+    """Of the source's versions that the rows came from; one, unless something went wrong."""
+
+
+class LakeTable:
+    """A table as its metadata file described it when it was read; it does not follow later commits."""
+
+    def __init__(self, metadata: TableMetadata, io: FileIO) -> None:
+        self._metadata = metadata
+        self._io = io
+
+    @property
+    def columns(self) -> set[str]:
+        """Names of the columns."""
+        return {field.name for field in self._metadata.schema().fields}
+
+    @property
+    def current_id(self) -> int | None:
+        """The newest snapshot; None when nothing was ever committed."""
+        return self._metadata.current_snapshot_id
+
+    def commit_of(self, batch_id: str) -> Snapshot | None:
+        """A batch's newest commit to the table."""
+        own = [found for found in self._metadata.snapshots if _summary(found).get(BATCH_PROPERTY) == batch_id]
+        return _snapshot(max(own, key=lambda found: found.sequence_number or 0)) if own else None
+
+    def source_rows(self, snapshot_id: int, keys: Sequence[str]) -> dict[str, SourceRows]:
+        """What a snapshot holds of some source files; those without rows are left out."""
+        rows: dict[str, int] = {}
+        etags: dict[str, set[str]] = {}
+        for file in self._files(snapshot_id, keys):
+            key = str(file.partition[0])
+            rows[key] = rows.get(key, 0) + file.record_count
+            etags.setdefault(key, set()).update(str(etag) for etag in self._bounds(file, SOURCE_ETAG) or ())
+        return {key: SourceRows(count, frozenset(etags[key])) for key, count in rows.items()}
+
+    def days(self, snapshot_id: int, keys: Sequence[str], column: str) -> set[date] | None:
+        """The days that a snapshot's rows of some source files may have in a column: from first to last, a data file.
+
+        Returns:
+            None where the metadata do not tell them narrowly: the column holds no dates, a data file has no bounds of
+            it, or they are more than `MAX_DAYS` apart.
+        """
+        if not isinstance(self._metadata.schema().find_field(column).field_type, DateType):
+            return None
+        days: set[date] = set()
+        for file in self._files(snapshot_id, keys):
+            bounds = self._bounds(file, column)
+            if bounds is None or bounds[1] - bounds[0] > MAX_DAYS:
+                return None
+            days.update(_EPOCH + timedelta(days=day) for day in range(bounds[0], bounds[1] + 1))
+        return days
+
+    def _files(self, snapshot_id: int, keys: Sequence[str]) -> Iterator[DataFile]:
+        chosen = In(SOURCE_KEY, literals=set(keys))  # type: ignore[misc]  # its metaclass hides its signature
+        scan = DataScan(self._metadata, self._io, row_filter=chosen, snapshot_id=snapshot_id)
+        return (task.file for task in scan.plan_files())
+
+    def _bounds(self, file: DataFile, column: str) -> tuple[Any, Any] | None:
+        field = self._metadata.schema().find_field(column)
+        lower, upper = ((bounds or {}).get(field.field_id) for bounds in (file.lower_bounds, file.upper_bounds))
+        if lower is None or upper is None:
+            return None
+        # Of a date this gives the number of days since 1970.
+        kind = cast(PrimitiveType, field.field_type)
+        return from_bytes(kind, lower), from_bytes(kind, upper)
+
+
+class Lake:
+    """The tables of silver and gold."""
+
+    def __init__(self, locate: Locate, store: Store) -> None:
+        self._locate = locate
+        self._io = _StoreIO(store)
+
+    def table(self, name: str) -> LakeTable | None:
+        """A table as it is now; None when there is none of that name.
+
+        Raises:
+            ServiceUnavailable: the catalog or the object store does not answer.
+        """
+        for attempt in Retrying(
+            retry=retry_if_exception_type(ObjectGone), stop=stop_after_attempt(TRIES), reraise=True
+        ):
+            with attempt:
+                # Old metadata files are deleted: between the two steps many others may have committed.
+                location = self._locate(name)
+                if location is None:
+                    return None
+                return LakeTable(FromInputFile.table_metadata(self._io.new_input(location)), self._io)
+        raise AssertionError("unreachable: the last attempt raises")
+
+
+def open_lake(settings: Settings, store: Store) -> Lake:
+    """The tables in the catalog of a stack."""
+
+    def locate(name: str) -> str | None:
+        namespace, table = name.split(".")
+        try:
+            with psycopg.connect(settings.postgres_url("catalog", "lake"), connect_timeout=4) as link:
+                row = link.execute(
+                    "select metadata_location from public.iceberg_tables"
+                    " where catalog_name = 'lake' and table_namespace = %s and table_name = %s",
+                    (namespace, table),
+                ).fetchone()
+        except psycopg.errors.UndefinedTable:
+            # The catalog makes its tables with the first one of ours.
+            return None
+        except psycopg.OperationalError as error:
+            raise ServiceUnavailable(f"The catalog in Postgres does not answer: {type(error).__name__}.") from error
+        return row[0] if row else None
+
+    return Lake(locate, store)
+
+
+class _StoreIO(FileIO):
+    """PyIceberg's access to files by way of our store; for reading only."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def new_input(self, location: str) -> InputFile:
+        return _StoreFile(location, self._store)
+
+    def new_output(self, location: str) -> OutputFile:
+        raise NotImplementedError("The lake's metadata are read here, never written.")
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        raise NotImplementedError("The lake's metadata are read here, never deleted.")
+
+
+class _StoreFile(InputFile):
+    def __init__(self, location: str, store: Store) -> None:
+        super().__init__(location)
+        place = urlsplit(location, allow_fragments=False)
+        self._bucket, self._key = place.netloc, location.partition(f"{place.netloc}/")[2]
+        self._store = store
+
+    def __len__(self) -> int:
+        found = self._store.stat(self._bucket, self._key)
+        return found.size if found else 0
+
+    def exists(self) -> bool:
+        return self._store.stat(self._bucket, self._key) is not None
+
+    def open(self, seekable: bool = True) -> InputStream:
+        return BytesIO(self._store.get_bytes(self._bucket, self._key, MAX_METADATA_BYTES))
+
+
+def _summary(snapshot: IcebergSnapshot) -> dict[str, str]:
+    return snapshot.summary.additional_properties if snapshot.summary else {}
+
+
+def _snapshot(found: IcebergSnapshot) -> Snapshot:
+    return Snapshot(
+        snapshot_id=found.snapshot_id,
+        parent_id=found.parent_snapshot_id,
+        committed_at=datetime.fromtimestamp(found.timestamp_ms / 1000, UTC),
+        added_rows=int(_summary(found).get("added-records", "0")),
+    )
