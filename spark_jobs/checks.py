@@ -17,8 +17,13 @@ PERIOD_START = "_period_start"
 PERIOD_END = "_period_end"
 
 
-def split_rows(df: DataFrame, contract: DatasetContract) -> tuple[DataFrame, DataFrame]:
-    """Split rows into those the contract accepts and those it rejects.
+def accepted_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
+    """The rows that the contract accepts, with the columns of `df`; see `rejected_rows` for the others."""
+    return df.where(~_failed(contract))
+
+
+def rejected_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
+    """The rows that the contract rejects. Their count and that of the accepted ones add up to that of `df` (I3).
 
     Checked in this order, so the first that fails gives `_reason`: for each column `bad_<column>` (a value was
     there but could not be cast) and `null_<column>` (required and missing); then the contract's rules.
@@ -27,20 +32,17 @@ def split_rows(df: DataFrame, contract: DatasetContract) -> tuple[DataFrame, Dat
         df: rows as `conform` makes them, with `_period_start` and `_period_end`.
 
     Returns:
-        Accepted, with the columns of `df`; rejected, with `_reason: string`, `_reasons: array<string>` and
-        `_row: string`, the row as it came, in JSON. Their counts add up to that of `df` (I3).
+        With `_reason: string`, `_reasons: array<string>` and `_row: string`, the row as it came, in JSON.
     """
     failures = _failures(contract)
-    failed = _failed(contract)
     reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in failures.items())))
     raw = F.struct(*(F.col(quoted(name)).alias(name.removeprefix(RAW)) for name in df.columns if name.startswith(RAW)))
-    rejected = (
-        df.where(failed)
+    return (
+        df.where(_failed(contract))
         .withColumn("_reasons", reasons)
         .withColumn("_reason", F.col("_reasons")[0])
         .withColumn("_row", F.to_json(raw, {"ignoreNullFields": "false"}))
     )
-    return df.where(~failed), rejected
 
 
 def _failures(contract: DatasetContract) -> dict[str, SparkColumn]:

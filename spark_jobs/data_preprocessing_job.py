@@ -24,7 +24,7 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch
 from ingest.store import Store
-from spark_jobs.checks import split_rows
+from spark_jobs.checks import accepted_rows, rejected_rows
 from spark_jobs.lake import SOURCE_KEY, Lake, Snapshot
 from spark_jobs.marking import put_marker, result
 from spark_jobs.preflight import Accepted, Refused, check_files, check_versions
@@ -132,10 +132,11 @@ def _write_once(job: _Job, files: list[Accepted], base: int | None) -> tuple[lis
 def _replace(job: _Job, files: Sequence[Accepted], rejects: bool, base: int | None = None) -> None:
     clean = load_transforms(job.contract).clean
     spec = rejects_spec(job.contract) if rejects else silver_spec(job.contract)
-    frames = []
-    for conformed in scan_files(job.spark, job.contract, files):
-        accepted, rejected = split_rows(clean(conformed), job.contract)
-        frames.append((rejected if rejects else accepted).select(*(name for name, _ in spec.columns)))
+    chosen = rejected_rows if rejects else accepted_rows
+    frames = [
+        chosen(clean(conformed), job.contract).select(*(name for name, _ in spec.columns))
+        for conformed in scan_files(job.spark, job.contract, files)
+    ]
     rows = reduce(DataFrame.unionByName, frames)
     replace_rows(rows, spec.name, SOURCE_KEY, [file.item.key for file in files], job.batch.batch_id, base)
 

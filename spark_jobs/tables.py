@@ -22,8 +22,9 @@ _PROPERTIES = {
     # Keys of 1,024 bytes as partition values must not end in paths.
     "write.object-storage.enabled": "true",
     "write.object-storage.partitioned-paths": "false",
-    "write.parquet.compression-codec": "zstd",
-    "write.parquet.compression-level": "1",
+    # Measured: zstd and dictionaries of 2 MB take half as long again for files a third smaller.
+    "write.parquet.compression-codec": "snappy",
+    "write.parquet.dict-size-bytes": "131072",
     # Measured: metrics of all columns cost a fifth of the write.
     "write.metadata.metrics.default": "none",
     "write.metadata.delete-after-commit.enabled": "true",

@@ -112,10 +112,12 @@ def stack(published: tuple[Path, str]) -> Iterator[Stack]:
 
 def _processes_of(home: Path) -> list[str]:
     left = []
+    # The tests' own local Spark session is a child of this process, and may have been started while a stack was up.
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
     for process in psutil.process_iter():
         try:
             mine = process.environ().get("SLUICE_HOME") == str(home) or str(home) in " ".join(process.cmdline())
-            if mine and process.pid != os.getpid():
+            if mine and process.pid not in own:
                 left.append(" ".join(process.cmdline())[:200])
         except psutil.Error:
             continue

@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 
 from contracts.dataset import DatasetContract
 from contracts.work import WorkItem
-from spark_jobs.checks import split_rows
+from spark_jobs.checks import accepted_rows, rejected_rows
 from spark_jobs.preflight import check_files
 from spark_jobs.scan import scan_files
 from tests.spark_jobs.conftest import FolderStore, silver_batch
@@ -77,7 +77,8 @@ def split(spark: SparkSession, store: FolderStore, contract: DatasetContract, dr
             store, contract, silver_batch(drop(f"nyc_yellow/rules{next(numbers)}_2025-01.parquet", rows))
         )
         assert not refused
-        return split_rows(scan_files(spark, contract, files)[0], contract)
+        rows = scan_files(spark, contract, files)[0]
+        return accepted_rows(rows, contract), rejected_rows(rows, contract)
 
     return run
 
