@@ -97,7 +97,7 @@ def stack(published: tuple[Path, str]) -> Iterator[Stack]:
     os.environ.update({name: environment[name] for name in before if name in environment})
     try:
         done = subprocess.run([str(SLUICE), "up"], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"sluice up failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{_tails(home)}"
+        assert done.returncode == 0, f"sluice up failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{tails(home)}"
         yield Stack(load_settings(), environment, published[0])
     finally:
         if not kept:
@@ -124,7 +124,8 @@ def _processes_of(home: Path) -> list[str]:
     return left
 
 
-def _tails(home: Path) -> str:
+def tails(home: Path) -> str:
+    """The last lines of each log of a stack."""
     lines = []
     for path in sorted((home / "logs").glob("*.log")):
         lines += [f"--- {path.name}", *path.read_text("utf-8", errors="replace").splitlines()[-8:]]

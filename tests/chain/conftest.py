@@ -11,13 +11,14 @@ import boto3
 import pytest
 
 from consumers.ledger import Ledger, open_ledger
+from contracts.errors import WaitTimedOut
 from contracts.story import FileStory
 from ingest.generator import generate_month
 from sluice.files import wait_for_end
 from sluice.query import run_query
-from tests.conftest import Stack
+from tests.conftest import Stack, tails
 
-WAIT_SECONDS = 180.0
+WAIT_SECONDS = 420.0
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +65,7 @@ Drop = Callable[..., FileStory]
 
 
 @pytest.fixture(scope="session")
-def put(s3: Any, ledger: Ledger) -> Drop:
+def put(stack: Stack, s3: Any, ledger: Ledger) -> Drop:
     """Put bytes with boto3, and wait until the file has ended: `put(key, body)` gives its story."""
 
     def drop(key: str, body: bytes, seconds: float = WAIT_SECONDS) -> FileStory:
@@ -72,9 +73,24 @@ def put(s3: Any, ledger: Ledger) -> Drop:
         answer = s3.put_object(Bucket="bronze", Key=key, Body=body)
         etag = answer["ETag"].strip('"')
         known = len(before.timeline) if before is not None and before.etag == etag else 0
-        return wait_for_end(lambda: ledger.story("bronze", key, etag), f"bronze/{key}", known, seconds)
+        try:
+            return wait_for_end(lambda: ledger.story("bronze", key, etag), f"bronze/{key}", known, seconds)
+        except WaitTimedOut as error:
+            raise AssertionError(f"{error}\n{_last_lines(stack)}") from error
 
     return drop
+
+
+def _last_lines(stack: Stack) -> str:
+    """What Airflow's tasks logged last, and the servers: the place where a file got stuck."""
+    tasks = sorted((stack.settings.home / "airflow" / "logs").rglob("*.log"), key=lambda path: path.stat().st_mtime)
+    lines = []
+    for path in tasks[-6:]:
+        lines += [
+            f"--- {path.parent.parent.parent.name} {path.parent.parent.name}",
+            *path.read_text("utf-8", errors="replace").splitlines()[-5:],
+        ]
+    return "\n".join([*(line[:400] for line in lines), tails(stack.settings.home)])
 
 
 Query = Callable[[str], list[tuple[Any, ...]]]
