@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -95,7 +96,7 @@ class HandOver:
         look_at = 0.0
         while time.monotonic() < until:
             if time.monotonic() >= look_at:
-                look_at = until if await self._look_around() else time.monotonic() + RETRY
+                look_at = math.inf if await self._look_around() else time.monotonic() + RETRY
             await self.step()
 
     async def step(self) -> None:
