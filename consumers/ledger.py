@@ -45,6 +45,8 @@ SELECT f.* FROM (SELECT DISTINCT bucket, key FROM asked) a CROSS JOIN LATERAL (
     SELECT * FROM ledger.files n WHERE n.bucket = a.bucket AND n.key = a.key
     ORDER BY n.sequencer DESC LIMIT 1) f
 """
+_ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""A story takes several statements; state, history and layers must be of one moment."""
 _REOPEN = """
 UPDATE ledger.files f SET state = 'received', reason = NULL, detail = NULL
 FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag)
@@ -271,6 +273,7 @@ class Ledger:
         """What became of one version of an object; of its newest when `etag` is None. None: not known."""
 
         def work(connection: Connection[DictRow]) -> list[FileStory]:
+            connection.execute(_ONE_MOMENT)
             return _tell(
                 connection,
                 connection.execute(
@@ -291,7 +294,12 @@ class Ledger:
     ) -> list[FileStory]:
         """The versions that changed last, newest change first, at most `limit`."""
         asked = {"state": state and str(state), "dataset": dataset, "since": since, "limit": limit}
-        return self._run(lambda connection: _tell(connection, connection.execute(_STORIES, asked).fetchall()))
+
+        def work(connection: Connection[DictRow]) -> list[FileStory]:
+            connection.execute(_ONE_MOMENT)
+            return _tell(connection, connection.execute(_STORIES, asked).fetchall())
+
+        return self._run(work)
 
     def _run(self, work: Work[T]) -> T:
         # A connection that a restart of Postgres broke is met once per pooled connection; a deadlock is rare.

@@ -154,7 +154,7 @@ def _show_end(settings: Settings, contract: DatasetContract, story: FileStory) -
     render.rows(
         *run_query(
             settings,
-            f"select * from {contract.aggregate.name} order by trips desc limit 5",  # noqa: S608 - the contract's name
+            f"select {_shown(contract)} from {contract.aggregate.name} order by trips desc limit 5",  # noqa: S608 - the contract's names
         )
     )
     render.rows(
@@ -168,10 +168,19 @@ def _show_end(settings: Settings, contract: DatasetContract, story: FileStory) -
     render.key_values(addresses(settings, contract.dataset))
 
 
+def _shown(contract: DatasetContract) -> str:
+    """The aggregate's columns, shortened so that a row fits a terminal."""
+    shapes = {"double": 'round("{0}", 2)', "timestamp_ntz": "strftime(\"{0}\", '%H:%M')"}
+    columns = [
+        (column.name, shapes.get(column.type, '"{0}"').format(column.name)) for column in contract.aggregate.columns
+    ]
+    return ", ".join(f'{shown} as "{name}"' for name, shown in columns)
+
+
 def _seconds_to_gold(story: FileStory) -> float | None:
-    """Seconds from the newest PUT to the last recorded commit after it."""
+    """Seconds from the newest PUT until the last layer is complete and recorded."""
     puts = [item.at for item in story.timeline if item.hop == "put"]
-    ends = [item.at for item in story.timeline if item.hop == "committed"]
+    ends = [item.at for item in story.timeline if item.hop == "recorded"]
     return (ends[-1] - puts[-1]).total_seconds() if puts and ends and ends[-1] > puts[-1] else None
 
 

@@ -68,14 +68,14 @@ def wait_for_end(
         WaitTimedOut: the limit is over; says the last hop.
     """
     limit = time.monotonic() + seconds
-    seen = -1
+    shown = None
     while True:
         story = look()
-        if story is not None and len(story.timeline) != seen:
-            seen = len(story.timeline)
-            if on_change is not None:
+        if story is not None:
+            if on_change is not None and story != shown:
                 on_change(story)
-            if story.state.final and seen > known_passages:
+            shown = story
+            if story.state.final and len(story.timeline) > known_passages:
                 return story
         if time.monotonic() >= limit:
             where = f"its last hop is {story.timeline[-1].hop}" if story and story.timeline else "no event told of it"

@@ -84,6 +84,11 @@ def test_wait_does_not_take_the_story_of_an_earlier_drop_for_the_end() -> None:
     assert len(wait_for_end(lambda: next(looks), "bronze/d/x", known_passages=3, seconds=30).timeline) == 4
 
 
+def test_wait_ends_when_only_the_state_changed_since_the_last_look() -> None:
+    looks = iter([_story(FileState.RUNNING, 2), _story(FileState.DONE, 2)])
+    assert wait_for_end(lambda: next(looks), "bronze/d/x", known_passages=0, seconds=30).state is FileState.DONE
+
+
 def test_wait_that_runs_out_says_the_last_hop() -> None:
     with pytest.raises(errors.WaitTimedOut, match="its last hop is put"):
         wait_for_end(lambda: _story(FileState.RUNNING, 1), "bronze/d/x", known_passages=0, seconds=0)

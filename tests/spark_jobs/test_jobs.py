@@ -206,6 +206,19 @@ def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
     assert [(row.pickup_date, row.trips) for row in aggregate(lake)] == [(PICKUP.date(), 1)]
 
 
+def test_rows_of_one_file_that_are_years_apart_reach_and_leave_the_aggregate(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    days = [PICKUP - timedelta(days=800), PICKUP]
+    rows = [trip(tpep_pickup_datetime=day, tpep_dropoff_datetime=day + timedelta(minutes=30)) for day in days]
+    for version, content in (("1", rows), ("2", rows[:1])):
+        item = drop("nyc_yellow/apart.parquet", table(*content), version)
+        marker = run_silver(lake, store, contract, silver_batch(item))
+        run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
+        found = [(row.pickup_date, row.trips) for row in aggregate(lake)]
+        assert found == [(day.date(), 1) for day in days[: len(content)]]
+
+
 def test_work_for_a_version_that_silver_no_longer_holds_leaves_gold_alone(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:
