@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import psycopg
 from pyiceberg.conversions import from_bytes
@@ -138,16 +137,15 @@ class Lake:
         Raises:
             ServiceUnavailable: the catalog or the object store does not answer.
         """
-        for attempt in Retrying(
-            retry=retry_if_exception_type(ObjectGone), stop=stop_after_attempt(TRIES), reraise=True
-        ):
-            with attempt:
-                # Old metadata files are deleted: between the two steps many others may have committed.
-                location = self._locate(name)
-                if location is None:
-                    return None
-                return LakeTable(FromInputFile.table_metadata(self._io.new_input(location)), self._io)
-        raise AssertionError("unreachable: the last attempt raises")
+        # Old metadata files are deleted: between locating and reading many others may have committed.
+        again = Retrying(retry=retry_if_exception_type(ObjectGone), stop=stop_after_attempt(TRIES), reraise=True)
+        return again(self._read, name)
+
+    def _read(self, name: str) -> LakeTable | None:
+        location = self._locate(name)
+        if location is None:
+            return None
+        return LakeTable(FromInputFile.table_metadata(self._io.new_input(location)), self._io)
 
 
 def open_lake(settings: Settings, store: Store) -> Lake:
@@ -192,8 +190,7 @@ class _StoreIO(FileIO):
 class _StoreFile(InputFile):
     def __init__(self, location: str, store: Store) -> None:
         super().__init__(location)
-        place = urlsplit(location, allow_fragments=False)
-        self._bucket, self._key = place.netloc, location.partition(f"{place.netloc}/")[2]
+        self._bucket, _, self._key = location.removeprefix("s3://").partition("/")
         self._store = store
 
     def __len__(self) -> int:
