@@ -72,12 +72,12 @@ def run(
     with spark_errors(f"taking batch {batch.batch_id} into {silver}"):
         # Before the check of the files: a commit that overtakes this job from here on is noticed.
         tables = ensure_tables(spark, lake, (silver_spec(contract), rejects_spec(contract)))
-        commits = commits_of(lake, (silver, rejects), batch.batch_id)
+        commits = commits_of(tables, batch.batch_id)
         accepted, refused = check_files(store, contract, batch)
         if silver not in commits and accepted:
             accepted, more = _write(job, accepted, tables[silver].current_id)
             refused += more
-            commits = commits_of(lake, (silver, rejects), batch.batch_id)
+            commits = commits_of(lake.tables(silver, rejects), batch.batch_id)
         counted, more = _count(job, accepted, commits)
     refused += more
     if contract.on_quarantine == "copy":

@@ -55,7 +55,7 @@ def run(
     silver, features, aggregate = contract.silver.name, contract.features.name, contract.aggregate.name
     with spark_errors(f"taking batch {batch.batch_id} into {features}"):
         tables = ensure_tables(spark, lake, (features_spec(contract), aggregate_spec(contract)))
-        commits = commits_of(lake, (features, aggregate), batch.batch_id)
+        commits = commits_of(tables, batch.batch_id)
         source = lake.table(silver)
         if source is None or source.current_id is None:
             raise JobFailed(f"{silver} is empty, but batch {batch.batch_id} was made for rows of it.")
@@ -63,9 +63,9 @@ def run(
         items = [item for item in batch.items if _is_current(item, held.get(item.key))]
         if features not in commits and items:
             _write_features(spark, contract, batch, items, source.current_id, tables[features].current_id)
-            commits |= commits_of(lake, (features,), batch.batch_id)
-        commit = commits.get(features)
-        written = _table(lake, features)
+            tables |= lake.tables(features)
+            commits |= commits_of(tables, batch.batch_id)
+        commit, written = commits.get(features), tables[features]
         if commit is not None and aggregate not in commits:
             _write_aggregate(spark, contract, batch, commit, written)
         results = _results(contract, batch, items, held, commit, written)
@@ -177,13 +177,6 @@ def _written(batch: Batch, commit: Snapshot | None, features: LakeTable) -> dict
     if len(keys) == 1:
         return {keys[0]: commit.added_rows}
     return {key: found.rows for key, found in features.source_rows(commit.snapshot_id, keys).items()}
-
-
-def _table(lake: Lake, name: str) -> LakeTable:
-    table = lake.table(name)
-    if table is None:
-        raise JobFailed(f"{name} was there when the job began, but the catalog does not know it any more.")
-    return table
 
 
 if __name__ == "__main__":

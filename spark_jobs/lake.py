@@ -141,6 +141,10 @@ class Lake:
         again = Retrying(retry=retry_if_exception_type(ObjectGone), stop=stop_after_attempt(TRIES), reraise=True)
         return again(self._read, name)
 
+    def tables(self, *names: str) -> dict[str, LakeTable]:
+        """Tables as they are now, by name; those that are not there are left out. Raises as `table` does."""
+        return {name: table for name in names if (table := self.table(name)) is not None}
+
     def _read(self, name: str) -> LakeTable | None:
         location = self._locate(name)
         if location is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
@@ -103,9 +103,9 @@ def replace_rows(
     writer.overwrite(F.col(column).isin(list(values)))
 
 
-def commits_of(lake: Lake, tables: Iterable[str], batch_id: str) -> dict[str, Snapshot]:
+def commits_of(tables: Mapping[str, LakeTable], batch_id: str) -> dict[str, Snapshot]:
     """What a batch has committed, by the name of the table; tables without a commit of it are left out."""
-    found = {name: table.commit_of(batch_id) for name in tables if (table := lake.table(name)) is not None}
+    found = {name: table.commit_of(batch_id) for name, table in tables.items()}
     return {name: commit for name, commit in found.items() if commit is not None}
 
 
