@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -14,9 +17,11 @@ from rich.text import Text
 
 from contracts.events import utc_millis
 from contracts.states import FileState
-from contracts.story import FileStory
+from contracts.story import FileStory, LayerResult
 
-console = Console(highlight=False)
+# A file or a pipe has no width; the 80 columns that Rich takes then would break names and passwords.
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+console = Console(highlight=False, width=_WIDTH)
 _errors = Console(stderr=True, highlight=False)
 _STYLE = {
     "running": "green", "starting": "yellow", "unhealthy": "red", "failed": "red", "stopped": "dim",
@@ -97,7 +102,7 @@ def story_view(story: FileStory) -> RenderableType:
         parts.append(Text(f"what to do: {story.reason.advice}"))
     parts += [Text(""), _timeline(story)]
     if story.layers:
-        parts += [Text(""), _layers(story)]
+        parts += [Text(""), _layers(story), Text(""), *map(_run, story.layers)]
     return Group(*parts)
 
 
@@ -128,15 +133,20 @@ def _layers(story: FileStory) -> Table:
     table = Table(box=None, pad_edge=False)
     for title, justify in (
         ("LAYER", "left"), ("TABLE", "left"), ("ROWS IN", "right"), ("ACCEPTED", "right"), ("REJECTED", "right"),
-        ("SNAPSHOT", "right"), ("DAG RUN", "left"),
     ):  # fmt: skip
         table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for layer in story.layers:
         table.add_row(
-            layer.layer, layer.table, f"{layer.rows_in:,}", f"{layer.rows_accepted:,}", f"{layer.rows_rejected:,}",
-            str(layer.snapshot_id or ""), f"{layer.dag_id or ''} {layer.run_id or ''}".strip(),
+            layer.layer, layer.table, f"{layer.rows_in:,}", f"{layer.rows_accepted:,}", f"{layer.rows_rejected:,}"
         )  # fmt: skip
     return table
+
+
+def _run(layer: LayerResult) -> Text:
+    # Below the table, since a run's id names its file and would leave the columns no room.
+    run = f"{layer.dag_id or ''} {layer.run_id or ''}".strip() or "by hand"
+    commit = f", snapshot {layer.snapshot_id}" if layer.snapshot_id else ""
+    return Text.assemble((f"{layer.layer} run  ", "dim"), run, commit, overflow="fold")
 
 
 def stories(items: Sequence[FileStory]) -> None:
@@ -156,11 +166,16 @@ def stories(items: Sequence[FileStory]) -> None:
 def rows(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
     """A query's answer."""
     table = Table(box=None, pad_edge=False)
+    shown = [["" if value is None else str(value) for value in row] for row in values[:MOST_ROWS]]
+    widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
+    narrow = sum(widths) + len(columns) > console.width
     for index, name in enumerate(columns):
         number = bool(values) and isinstance(values[0][index], int | float | Decimal)
-        table.add_column(Text(name), justify="right" if number else "left", overflow="fold")
-    for row in values[:MOST_ROWS]:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+        # Headings are mostly longer than what is below them; they break between their words first.
+        title = re.sub(r"(?<=[^_])_", "_\n", name) if narrow else name
+        table.add_column(Text(title), justify="right" if number else "left", overflow="fold")
+    for row in shown:
+        table.add_row(*map(Text, row))
     console.print(table)
     if len(values) > MOST_ROWS:
         console.print(f"... {len(values) - MOST_ROWS:,} more rows; --json prints all")
@@ -207,10 +222,8 @@ def message(item: Any) -> None:
 
 
 def key_values(pairs: Iterable[tuple[str, str]]) -> None:
-    """Names and values, aligned."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(Text(name, style="dim"), Text(value))
-    console.print(table)
+    """Names and values, aligned; no line is broken, so that a password can be copied whole."""
+    listed = list(pairs)
+    width = max((len(name) for name, _ in listed), default=0)
+    for name, value in listed:
+        console.print(Text.assemble((name.ljust(width), "dim"), "  ", value), soft_wrap=True)
