@@ -6,8 +6,7 @@ A fresh Spark server needs some 9 s more for its first job than for its second; 
 from __future__ import annotations
 
 import io
-from datetime import datetime
-from decimal import Decimal
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -24,9 +23,12 @@ from spark_jobs.lake import Lake, open_lake
 from spark_jobs.session import connect_session, spark_errors
 from spark_jobs.tables import aggregate_spec, ensure_tables, features_spec, rejects_spec, silver_spec
 
-_FILE = "_warmup/rows.parquet"
+_FILE = "_warmup/rows_2020-01.parquet"
+"""With a month, since files whose name has one take a way of their own through the checks."""
 _TABLE = "sluice_warmup"
-_ROWS = 100
+_NUMBERS = range(5_000)
+_TIMES = 3
+"""Measured: the first file after a start in 11 s instead of 15 s, for 7 s more of the start."""
 
 
 class _WithoutMarkers(Store):
@@ -67,11 +69,13 @@ def _run_both(spark: SparkSession, lake: Lake, store: Store, contract: DatasetCo
     # The base class puts the file; the jobs get the store that keeps their markers back.
     put = Store.put_bytes(store, Layer.SILVER, _FILE, _made_up(contract))
     scratch = _on_scratch_tables(contract)
-    item = WorkItem(bucket=put.bucket, key=put.key, etag=put.etag, size=put.size, version="0")
-    marker = data_preprocessing_job.run(spark, lake, store, scratch, make_batch(Layer.SILVER, contract.dataset, [item]))
-    rows = marker.sources[0].rows_accepted
-    again = item.model_copy(update={"rows": rows, "version": str(marker.snapshot_id)})
-    feature_engineering_job.run(spark, lake, store, scratch, make_batch(Layer.GOLD, contract.dataset, [again]))
+    for version in range(_TIMES):
+        item = WorkItem(bucket=put.bucket, key=put.key, etag=put.etag, size=put.size, version=str(version))
+        batch = make_batch(Layer.SILVER, contract.dataset, [item])
+        marker = data_preprocessing_job.run(spark, lake, store, scratch, batch)
+        done = {"rows": marker.sources[0].rows_accepted, "version": str(marker.snapshot_id)}
+        batch = make_batch(Layer.GOLD, contract.dataset, [item.model_copy(update=done)])
+        feature_engineering_job.run(spark, lake, store, scratch, batch)
     with spark_errors("dropping the warm-up's tables"):
         for name in (scratch.silver.name, scratch.rejects_table, scratch.features.name, scratch.aggregate.name):
             spark.sql(f"DROP TABLE IF EXISTS {name} PURGE")
@@ -90,17 +94,26 @@ def _on_scratch_tables(contract: DatasetContract) -> DatasetContract:
 
 
 def _made_up(contract: DatasetContract) -> bytes:
-    """A parquet file with the contract's columns; whether its rows pass the rules does not matter."""
-    columns = {column.name: [_value(column, row) for row in range(_ROWS)] for column in contract.silver.columns}
+    """A parquet file with the contract's columns, in rows that sane rules accept: features of none would warm nothing.
+
+    Each time is ten minutes after that of the column before, and every number is 1.
+    """
+    columns = contract.silver.columns
+    times = [column.name for column in columns if column.type.startswith(("date", "timestamp"))]
+    values = {
+        column.name: [_value(column, row, times.index(column.name) if column.name in times else 0) for row in _NUMBERS]
+        for column in columns
+    }
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
+    pq.write_table(pa.table(values), buffer)
     return buffer.getvalue()
 
 
-def _value(column: Column, row: int) -> Any:
+def _value(column: Column, row: int, place: int) -> Any:
     kind = column.type.partition("(")[0]
     if kind in ("timestamp", "timestamp_ntz", "date"):
-        return datetime(2020, 1, 1, 12, row % 60)
+        return datetime(2020, 1, 1 + row % 28, row % 23) + timedelta(minutes=10 * place)
     if kind in ("string", "boolean"):
         return "1" if kind == "string" else True
-    return Decimal(1) if kind == "decimal" else 1
+    # Amounts are floating-point numbers in most files that people drop; their cast is worth warming.
+    return 1.0 if kind == "decimal" else 1
