@@ -17,6 +17,7 @@ from contracts.story import FileStory, Passage
 from sluice import render
 from sluice.cli import app, exit_code
 from sluice.files import wait_for_end
+from tests.sluice.stories import make_story
 
 
 @pytest.fixture
@@ -73,10 +74,7 @@ def test_json_keeps_numbers_as_numbers() -> None:
 
 def _story(state: FileState, hops: int) -> FileStory:
     passage = Passage(hop=Hop.PUT, at=datetime(2026, 1, 1, tzinfo=UTC))
-    return FileStory(
-        bucket="bronze", key="d/x", etag="e", size=1, dataset="d", state=state, reason=None, detail=None,
-        timeline=(passage,) * hops, layers=(),
-    )  # fmt: skip
+    return make_story(*(passage,) * hops, state=state)
 
 
 def test_wait_does_not_take_the_story_of_an_earlier_drop_for_the_end() -> None:

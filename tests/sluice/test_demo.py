@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from contracts.states import FileState, Hop, Layer
+from contracts.states import Hop, Layer
 from contracts.story import FileStory, Passage
 from sluice.demo import _seconds_to_gold
+from tests.sluice.stories import make_story
 
 PUT_AT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def story(*hops: tuple[Hop, Layer | None, float]) -> FileStory:
     passages = [Passage(hop=hop, at=PUT_AT + timedelta(seconds=after), layer=layer) for hop, layer, after in hops]
-    return FileStory(
-        bucket="bronze",
-        key="nyc_yellow/a.parquet",
-        etag="e",
-        size=1,
-        dataset="nyc_yellow",
-        state=FileState.DONE,
-        reason=None,
-        detail=None,
-        timeline=tuple(passages),
-        layers=(),
-    )
+    return make_story(*passages)
 
 
 def test_time_to_gold_ends_when_the_aggregate_is_recorded_not_with_the_features() -> None:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from contracts.states import FileState, Hop, Layer
-from contracts.story import FileStory, LayerResult, Passage
+from contracts.states import Hop, Layer
+from contracts.story import LayerResult, Passage
 from sluice import render
+from tests.sluice.stories import make_story
 
 PASSWORD = "f" * 40
 RUN = "yellow_tripdata_2025-01.parquet__45357dfa595e"
@@ -45,19 +46,8 @@ def test_story_keeps_tables_runs_and_snapshots_whole(screen: io.StringIO) -> Non
         )
         for layer, table in ((Layer.SILVER, "silver.nyc_yellow"), (Layer.GOLD, "gold.nyc_yellow_features"))
     ]
-    story = FileStory(
-        bucket="bronze",
-        key="nyc_yellow/yellow_tripdata_2025-01.parquet",
-        etag="e" * 32,
-        size=69_000_000,
-        dataset="nyc_yellow",
-        state=FileState.DONE,
-        reason=None,
-        detail=None,
-        timeline=(Passage(hop=Hop.PUT, at=datetime(2025, 2, 1, tzinfo=UTC)),),
-        layers=tuple(layers),
-    )
-    render.story(story)
+    put = Passage(hop=Hop.PUT, at=datetime(2025, 2, 1, tzinfo=UTC))
+    render.story(make_story(put, layers=tuple(layers)))
     shown = screen.getvalue()
     for whole in ("gold.nyc_yellow_features", "3,000,000", "101,635", RUN, str(SNAPSHOT), "nyc_yellow_to_gold"):
         assert any(whole in line for line in shown.splitlines()), whole
