@@ -25,7 +25,8 @@ def healthy(services: Iterable[Service], settings: Settings) -> dict[str, bool]:
     """Ask each service once.
 
     Returns:
-        Name to health. Airflow's four parts are asked by one call, which tells of their heartbeats.
+        Name to health. Airflow's four parts are asked by one call, which tells of their heartbeats, and the
+        api-server whether tasks can talk to it.
     """
     wanted = list(services)
     airflow: Any = None
@@ -38,10 +39,11 @@ def _healthy(service: Service, settings: Settings, airflow: Any) -> bool:
     ports = settings.ports
     if service.name in _AIRFLOW_PARTS:
         part = (airflow or {}).get(_AIRFLOW_PARTS[service.name]) or {}
-        if service.name == "airflow-api-server" and part.get("status") == "healthy":
+        good = part.get("status") == "healthy"
+        if good and service.name == "airflow-api-server":
             # It builds what tasks talk to at the first such request (measured: 7.5 s, which the first file waited for).
             return _get(f"{settings.airflow_url}/execution/health") is not None
-        return part.get("status") == "healthy"
+        return good
     if service.name == "minio":
         return _get(f"http://{settings.s3_endpoint}/minio/health/live") is not None
     if service.name == "spark-master":

@@ -19,6 +19,7 @@ from contracts.work import WorkItem
 from spark_jobs import data_preprocessing_job, feature_engineering_job
 from spark_jobs.session import spark_errors
 from spark_jobs.tables import replace_rows
+from spark_jobs.warmup import _made_up
 from tests.spark_jobs.conftest import TAXI, FolderStore, gold_batch, metadata_of, silver_batch
 from tests.spark_jobs.trips import PICKUP, table, trip
 
@@ -217,6 +218,14 @@ def test_rows_of_one_file_that_are_years_apart_reach_and_leave_the_aggregate(
         run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
         found = [(row.pickup_date, row.trips) for row in aggregate(lake)]
         assert found == [(day.date(), 1) for day in days[: len(content)]]
+
+
+def test_rows_of_the_warm_up_pass_the_rules_so_that_features_are_warmed_too(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    item = drop("nyc_yellow/rows_2020-01.parquet", _made_up(contract))
+    source = run_silver(lake, store, contract, silver_batch(item)).sources[0]
+    assert source.rows_accepted == source.rows_in > 0
 
 
 def test_work_for_a_version_that_silver_no_longer_holds_leaves_gold_alone(
