@@ -25,13 +25,13 @@ from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, Ser
 from contracts.markers import CommitMarker, SourceResult
 from contracts.settings import Settings
 from contracts.states import FileState, Hop, Layer, Reason
-from contracts.story import FileStory, LayerResult, Passage
+from contracts.story import CommitSource, FileStory, LayerResult, Passage
 from contracts.work import Batch, WorkItem
 
 T = TypeVar("T")
 Name = tuple[str, str, str]
-Fate = tuple[str, str, str, str, str | None, str | None]
-"""A version, and the state, reason and detail that it gets."""
+Fate = tuple[str, str, str, str, str, str | None, str | None]
+"""A version, the work that it is about, and the state, reason and detail that it gets."""
 Work = Callable[[Connection[DictRow]], T]
 
 CONNECT_SECONDS = 4.0
@@ -53,18 +53,49 @@ FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag)
 WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
 """
 _FILES = """
-INSERT INTO ledger.files AS f (bucket, key, etag, dataset, state, reason, detail, size, sequencer, put_at)
+INSERT INTO ledger.files AS f (bucket, key, etag, dataset, state, reason, detail, size, sequencer, put_at,
+                               version, depth, removed_at)
 SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
-                     %s::bigint[], %s::text[], %s::timestamptz[])
+                     %s::bigint[], %s::text[], %s::timestamptz[], %s::text[], %s::text[], %s::timestamptz[])
 ON CONFLICT (bucket, key, etag) DO UPDATE SET
     dataset = excluded.dataset, state = excluded.state, reason = excluded.reason, detail = excluded.detail,
-    size = excluded.size, sequencer = excluded.sequencer, put_at = excluded.put_at, updated_at = now()
+    size = excluded.size, sequencer = excluded.sequencer, put_at = excluded.put_at, version = excluded.version,
+    depth = excluded.depth, removed_at = excluded.removed_at, updated_at = now()
 """
 _SEEN_AGAIN = """
-UPDATE ledger.files f SET sequencer = a.sequencer
+UPDATE ledger.files f SET sequencer = a.sequencer, removed_at = NULL
 FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag, sequencer)
 WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
 """
+_REMOVED = """
+UPDATE ledger.files f SET sequencer = a.sequencer, removed_at = a.removed_at, updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
+    AS a (bucket, key, etag, sequencer, removed_at)
+WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
+"""
+_REPLAY = """
+UPDATE ledger.files f SET state = 'received', reason = NULL, detail = NULL, dataset = a.dataset, version = a.version,
+       depth = a.depth, updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+    AS a (bucket, key, etag, dataset, version, depth)
+WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag) AND f.removed_at IS NULL
+  AND NOT EXISTS (SELECT FROM ledger.files n
+                  WHERE n.bucket = f.bucket AND n.key = f.key AND n.sequencer > f.sequencer)
+RETURNING f.bucket, f.key, f.etag
+"""
+_NEWEST = """
+SELECT f.* FROM ledger.files f
+WHERE {chosen} AND NOT EXISTS (SELECT FROM ledger.files n
+                               WHERE n.bucket = f.bucket AND n.key = f.key AND n.sequencer > f.sequencer)
+ORDER BY f.bucket, f.key
+"""
+_CHOSEN = {
+    "keys": "(f.bucket, f.key) IN (SELECT * FROM unnest(%(buckets)s::text[], %(keys)s::text[]))",
+    "dataset": "f.dataset = %(dataset)s AND (%(since)s::timestamptz IS NULL OR f.put_at >= %(since)s)"
+    " AND (%(until)s::timestamptz IS NULL OR f.put_at < %(until)s)",
+    "batch": "(f.bucket, f.key, f.etag) IN (SELECT bucket, key, etag FROM ledger.batch_items"
+    " WHERE batch_id = %(batch)s)",
+}
 _SUPERSEDE = """
 WITH old AS (
     UPDATE ledger.files f SET state = 'ignored', reason = 'superseded', updated_at = now(),
@@ -90,17 +121,20 @@ WHERE NOT EXISTS (
 ORDER BY a.position
 """
 _BATCH_ITEMS = """
-INSERT INTO ledger.batch_items (batch_id, position, layer, bucket, key, etag, version, size, rows)
-SELECT %s, a.position, %s, a.bucket, a.key, a.etag, a.version, a.size, a.rows
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[])
-    WITH ORDINALITY AS a (bucket, key, etag, version, size, rows, position)
+INSERT INTO ledger.batch_items
+    (batch_id, position, layer, bucket, key, etag, version, size, rows, cause, depth, deleted)
+SELECT %s, a.position, %s, a.bucket, a.key, a.etag, a.version, a.size, a.rows, a.cause, a.depth, a.deleted
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::text[], %s::text[],
+            %s::boolean[])
+    WITH ORDINALITY AS a (bucket, key, etag, version, size, rows, cause, depth, deleted, position)
 """
-# Files that ended are left alone, but a marker overrules "superseded" and "the run failed".
+# Files that ended are left alone, but a marker overrules "superseded" and "the run failed". Work that is older than
+# what was handed on last (the file was replayed, retracted, or put again since) changes nothing either.
 _MOVE = """
 UPDATE ledger.files f SET state = a.state, reason = a.reason, detail = a.detail, updated_at = now()
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-    AS a (bucket, key, etag, state, reason, detail)
-WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+    AS a (bucket, key, etag, cause, state, reason, detail)
+WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag) AND (a.cause = '' OR f.version IN ('', a.cause))
   AND (f.state IN ('received', 'running')
        OR (a.state IN ('running', 'done') AND f.reason IN ('run_failed', 'superseded') AND %s))
 """
@@ -120,6 +154,12 @@ ON CONFLICT (bucket, key, etag, layer) DO UPDATE SET
     batch_id = excluded.batch_id, snapshot_id = excluded.snapshot_id, at = excluded.at, rows_in = excluded.rows_in,
     rows_accepted = excluded.rows_accepted, rows_rejected = excluded.rows_rejected
 WHERE r.at <= excluded.at
+"""
+_COMMIT_SOURCES = """
+INSERT INTO ledger.commit_sources
+SELECT %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
+       %s::bigint[], %s::bigint[], %s::bigint[]) AS a
+ON CONFLICT DO NOTHING
 """
 _STORIES = """
 SELECT * FROM ledger.files
@@ -202,9 +242,9 @@ class Ledger:
             )
             if new.rowcount == 0:
                 return False
-            items = _columns(((i.bucket, i.key, i.etag, i.version, i.size, i.rows) for i in batch.items), 6)
+            items = _columns(map(_item_values, batch.items), 9)
             connection.execute(_BATCH_ITEMS, [batch.batch_id, str(batch.layer), *items])
-            _move(connection, [_fate(_name(item), FileState.RUNNING) for item in batch.items])
+            _move(connection, [_fate(item, FileState.RUNNING) for item in batch.items])
             _add_history(connection, _batch_history(batch, Hop.CLAIMED, batch.run_id))
             return True
 
@@ -231,11 +271,11 @@ class Ledger:
         head, items = self._run(work)
         if head is None:
             raise BadWork(
-                f"No batch {batch_id!r} is in the ledger. Stage runs are made by the listener; to run a file again, "
-                "drop it again.",
+                f"No batch {batch_id!r} is in the ledger. Stage runs are made by the listener; to run files again: "
+                "sluice replay.",
                 batch_id=batch_id,
             )
-        fields = ("bucket", "key", "etag", "version", "size", "rows")
+        fields = ("bucket", "key", "etag", "version", "size", "rows", "cause", "depth", "deleted")
         return Batch(
             batch_id=batch_id,
             layer=head["layer"],
@@ -257,7 +297,7 @@ class Ledger:
 
         def work(connection: Connection[DictRow]) -> None:
             reason = Reason.RUN_FAILED
-            _move(connection, [_fate(_name(item), reason.state, reason, detail) for item in batch.items])
+            _move(connection, [_fate(item, reason.state, reason, detail) for item in batch.items])
             _add_history(connection, _batch_history(batch, Hop.FAILED, run_id, reason=reason, detail=detail))
 
         self._run(work)
@@ -268,6 +308,57 @@ class Ledger:
         A file whose gold is committed is done. A marker that was recorded before changes nothing.
         """
         self._run(lambda connection: _record_marker(connection, marker))
+
+    def newest_of_keys(self, places: Iterable[tuple[str, str]]) -> list[FileRow]:
+        """The newest version of each (bucket, key) that is known, by key."""
+        buckets, keys = _columns(places, 2)
+        return self._newest("keys", buckets=buckets, keys=keys)
+
+    def newest_of_dataset(self, dataset: str, since: datetime | None, until: datetime | None) -> list[FileRow]:
+        """The newest version of each object of a dataset that was put from `since` on and before `until`, by key."""
+        return self._newest("dataset", dataset=dataset, since=since, until=until)
+
+    def newest_of_batch(self, batch_id: str) -> list[FileRow]:
+        """Those versions of a batch that are still the newest of their objects, by key."""
+        return self._newest("batch", batch=batch_id)
+
+    def _newest(self, by: str, **asked: object) -> list[FileRow]:
+        query = _NEWEST.format(chosen=_CHOSEN[by])
+        return self._run(lambda c: [_file_row(row) for row in c.execute(query, asked).fetchall()])
+
+    def replay(self, work: Sequence[tuple[str, WorkItem]]) -> list[WorkItem]:
+        """Start some files' way anew, each for the (dataset, item) given.
+
+        Returns:
+            The items that did start; the others were overtaken by newer content or deleted meanwhile.
+        """
+        values = ((*_name(item), dataset, item.version, str(item.depth)) for dataset, item in work)
+
+        def start(connection: Connection[DictRow]) -> list[WorkItem]:
+            started = {
+                (row["bucket"], row["key"], row["etag"])
+                for row in connection.execute(_REPLAY, _columns(sorted(values), 6)).fetchall()
+            }
+            items = [item for _, item in work if _name(item) in started]
+            now = datetime.now(UTC)
+            state = FileState.RECEIVED
+            _add_history(
+                connection,
+                [HistoryRow(*_name(i), at=now, hop=Hop.REPLAYED, state=state, detail=f"to {i.depth}") for i in items],
+            )
+            return items
+
+        return self._run(start)
+
+    def commit_sources(self, snapshot_id: int) -> list[CommitSource]:
+        """What a snapshot's batches wrote, by key; empty when no marker of that snapshot came."""
+        query = "SELECT * FROM ledger.commit_sources WHERE snapshot_id = %s ORDER BY bucket, key, etag"
+        return self._run(
+            lambda c: [
+                CommitSource(**{field: row[field] for field in CommitSource.model_fields})
+                for row in c.execute(query, (snapshot_id,)).fetchall()
+            ]
+        )
 
     def story(self, bucket: str, key: str, etag: str | None = None) -> FileStory | None:
         """What became of one version of an object; of its newest when `etag` is None. None: not known."""
@@ -368,6 +459,9 @@ def _file_row(row: DictRow) -> FileRow:
         dataset=row["dataset"],
         size=row["size"],
         put_at=row["put_at"],
+        version=row["version"],
+        depth=Layer(row["depth"]),
+        removed_at=row["removed_at"],
     )
 
 
@@ -377,21 +471,31 @@ def _write(connection: Connection[DictRow], changes: Changes) -> None:
     if changes.files:
         # Sorted: two transactions that meet the same rows take them in one order.
         rows = [changes.files[name] for name in sorted(changes.files)]
-        connection.execute(_FILES, _columns(map(_file_values, rows), 10))
+        connection.execute(_FILES, _columns(map(_file_values, rows), 13))
     if changes.seen_again:
         seen = ((*name, _padded(changes.seen_again[name])) for name in sorted(changes.seen_again))
         connection.execute(_SEEN_AGAIN, _columns(seen, 4))
+    if changes.removed:
+        gone = [changes.removed[name] for name in sorted(changes.removed)]
+        values = ((row.bucket, row.key, row.etag, _padded(row.sequencer), row.removed_at) for row in gone)
+        connection.execute(_REMOVED, _columns(values, 5))
     if changes.superseding:
         newest = [changes.superseding[name] for name in sorted(changes.superseding)]
-        values = ((row.bucket, row.key, row.etag, _padded(row.sequencer)) for row in newest)
-        connection.execute(_SUPERSEDE, _columns(values, 4))
+        newer = ((row.bucket, row.key, row.etag, _padded(row.sequencer)) for row in newest)
+        connection.execute(_SUPERSEDE, _columns(newer, 4))
     _add_history(connection, changes.history)
 
 
 def _file_values(row: FileRow) -> tuple[object, ...]:
     name = (row.bucket, row.key, row.etag)
     fate = (row.dataset, str(row.state), _text(row.reason), row.detail)
-    return *name, *fate, row.size, _padded(row.sequencer), row.put_at
+    work = (row.version, str(row.depth), row.removed_at)
+    return *name, *fate, row.size, _padded(row.sequencer), row.put_at, *work
+
+
+def _item_values(item: WorkItem) -> tuple[object, ...]:
+    work = (item.cause, str(item.depth), item.deleted)
+    return *_name(item), item.version, item.size, item.rows, *work
 
 
 def _add_history(connection: Connection[DictRow], rows: Sequence[HistoryRow]) -> None:
@@ -435,15 +539,17 @@ def _hand_over(connection: Connection[DictRow], batch_id: str) -> None:
 
 def _move(connection: Connection[DictRow], fates: Iterable[Fate], overrule: bool = False) -> None:
     ordered: list[Fate] = sorted(fates, key=_name_of_fate)
-    connection.execute(_MOVE, [*_columns(ordered, 6), overrule])
+    connection.execute(_MOVE, [*_columns(ordered, 7), overrule])
 
 
 def _name_of_fate(fate: Fate) -> Name:
     return fate[0], fate[1], fate[2]
 
 
-def _fate(name: Name, state: FileState, reason: Reason | None = None, detail: str | None = None) -> Fate:
-    return *name, str(state), _text(reason), detail
+def _fate(
+    of: WorkItem | SourceResult, state: FileState, reason: Reason | None = None, detail: str | None = None
+) -> Fate:
+    return *_name(of), of.cause, str(state), _text(reason), detail
 
 
 def _record_marker(connection: Connection[DictRow], marker: CommitMarker) -> None:
@@ -459,18 +565,28 @@ def _record_marker(connection: Connection[DictRow], marker: CommitMarker) -> Non
     connection.execute(_UNKNOWN_FILES, [marker.dataset, *sizes])
     accepted = [source for source in sources if source.refused is None]
     _store_results(connection, marker, accepted)
-    state = FileState.DONE if marker.layer == Layer.GOLD else FileState.RUNNING
-    _move(connection, [_fate(_name(source), state) for source in accepted], overrule=True)
-    refused = ((_name(source), source.refused, source.detail) for source in sources if source.refused is not None)
-    _move(connection, [_fate(name, reason.state, reason, detail) for name, reason, detail in refused])
+    _move(connection, [_fate_of_accepted(marker.layer, source) for source in accepted], overrule=True)
+    refused = ((source, source.refused) for source in sources if source.refused is not None)
+    _move(connection, [_fate(source, reason.state, reason, source.detail) for source, reason in refused])
     now = datetime.now(UTC)
     _add_history(connection, [row for source in sources for row in _marker_history(marker, source, now)])
 
 
 def _store_results(connection: Connection[DictRow], marker: CommitMarker, accepted: Sequence[SourceResult]) -> None:
     head = [str(marker.layer), marker.table, marker.dag_id or None, marker.run_id or None, marker.batch_id]
-    rows = ((*_name(s), s.rows_in, s.rows_accepted, s.rows_rejected) for s in accepted)
-    connection.execute(_RESULTS, [*head, marker.snapshot_id, marker.committed_at, *_columns(rows, 6)])
+    counts = _columns(((*_name(s), s.rows_in, s.rows_accepted, s.rows_rejected) for s in accepted), 6)
+    connection.execute(_RESULTS, [*head, marker.snapshot_id, marker.committed_at, *counts])
+    if marker.snapshot_id is not None:
+        commit = [marker.snapshot_id, marker.batch_id, marker.table, marker.run_id or None, marker.committed_at]
+        connection.execute(_COMMIT_SOURCES, [*commit, *counts])
+
+
+def _fate_of_accepted(layer: Layer, source: SourceResult) -> Fate:
+    if layer != source.depth:
+        return _fate(source, FileState.RUNNING)
+    if source.deleted:
+        return _fate(source, Reason.RETRACTED.state, Reason.RETRACTED, "Deleted from bronze.")
+    return _fate(source, FileState.DONE)
 
 
 def _marker_history(marker: CommitMarker, source: SourceResult, now: datetime) -> list[HistoryRow]:
@@ -489,6 +605,8 @@ def _marker_history(marker: CommitMarker, source: SourceResult, now: datetime) -
         )
         return [ended]
     rows = f"{source.rows_in} rows in, {source.rows_accepted} accepted, {source.rows_rejected} rejected"
+    if source.deleted:
+        rows = "rows taken back"
     committed = HistoryRow(*name, at=marker.committed_at, hop=Hop.COMMITTED, layer=layer, run_id=run_id, detail=rows)
     return [committed, HistoryRow(*name, at=now, hop=Hop.RECORDED, layer=layer, run_id=run_id)]
 

@@ -7,8 +7,11 @@ The rules of one version (etag) of one object, tried in order:
    died between the ledger and Kafka.
 2. Another version of the object was written later: this one is superseded, whatever the order of arrival.
 3. The same content again while it is the object's newest version: `received`, `running` and `done` stay as
-   they are; `quarantined` and `ignored` start anew.
+   they are; `quarantined` and `ignored` start anew, and so does whatever was deleted meanwhile and is not `done`.
 4. Otherwise (new content, or old content put back over newer): the file starts.
+
+A removal concerns the object's newest version. Where the contract says `keep` it is written down and no more;
+where it says `retract` the version starts anew, as work that takes the object's rows back.
 
 Names of which any part begins with `_` or `.` are work files to Spark and Hadoop, and so they are here.
 """
@@ -43,7 +46,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The file goes to its dataset's silver stage."""
+    """The file, or its removal, goes to its dataset's silver stage."""
 
     dataset: str
     item: WorkItem
@@ -75,7 +78,7 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """The object was deleted; its newest version's history tells so."""
+    """The object was deleted, and its rows stay."""
 
     etag: str
 
@@ -110,7 +113,7 @@ def route(event: BucketEvent, contracts: Mapping[str, DatasetContract], known: K
         return UnknownBucket()
     newest = known.newest(event.bucket, event.key)
     if event.removed:
-        return _removal(event, newest)
+        return _removal(event, newest, contracts)
     if not event.created:
         return Nothing(f"{event.name} changes no content")
     same = known.version(event.bucket, event.key, event.etag)
@@ -122,15 +125,23 @@ def route(event: BucketEvent, contracts: Mapping[str, DatasetContract], known: K
         return End(Reason.SUPERSEDED, f"Version {newest.etag} was written later.", newest.dataset)
     verdict = classify(event, contracts)
     if same is not None and newest is same:
-        waits_or_ran = same.state in (FileState.RECEIVED, FileState.RUNNING, FileState.DONE)
-        if waits_or_ran or (isinstance(verdict, End) and verdict.reason == same.reason):
+        # A run that is under way may have found the object deleted, so its result is not waited for.
+        under_way = same.state in (FileState.RECEIVED, FileState.RUNNING) and same.removed_at is None
+        if under_way or same.state == FileState.DONE or (isinstance(verdict, End) and verdict.reason == same.reason):
             return Repeat(dropped=True)
     return verdict
 
 
 def classify(event: BucketEvent, contracts: Mapping[str, DatasetContract]) -> Work | End:
     """Find the dataset of a new object in bronze by its key alone."""
-    key = event.key
+    place = dataset_of(event.key, contracts)
+    if isinstance(place, End):
+        return place
+    return Work(place, _item(event, event.etag))
+
+
+def dataset_of(key: str, contracts: Mapping[str, DatasetContract]) -> str | End:
+    """The dataset that a key belongs to, or why it belongs to none."""
     if key.endswith("/"):
         return End(Reason.DIRECTORY_MARKER, "The key ends with '/'.")
     parts = key.split("/")
@@ -144,8 +155,19 @@ def classify(event: BucketEvent, contracts: Mapping[str, DatasetContract]) -> Wo
         return End(Reason.UNKNOWN_DATASET, f"The key has {found}; known datasets: {names}.")
     if not contract.accepts(key):
         return End(Reason.PATH_NOT_IN_CONTRACT, f"Expected {parts[0]}/{contract.path}", contract.dataset)
-    item = WorkItem(bucket=event.bucket, key=key, etag=event.etag, size=event.size, version=event.sequencer)
-    return Work(contract.dataset, item)
+    return contract.dataset
+
+
+def _item(event: BucketEvent, etag: str, deleted: bool = False) -> WorkItem:
+    return WorkItem(
+        bucket=event.bucket,
+        key=event.key,
+        etag=etag,
+        size=event.size,
+        version=event.sequencer,
+        cause=event.sequencer,
+        deleted=deleted,
+    )
 
 
 def plan(
@@ -189,9 +211,12 @@ def gold_work(marker: CommitMarker, now: datetime) -> list[WorkMessage]:
             size=source.size,
             version=str(marker.snapshot_id),
             rows=source.rows_accepted,
+            cause=source.cause,
+            depth=source.depth,
+            deleted=source.deleted,
         )
         for source in marker.sources
-        if source.refused is None
+        if source.refused is None and source.depth == Layer.GOLD
     ]
     return _messages(Layer.GOLD, marker.dataset, items, now)
 
@@ -209,12 +234,18 @@ def _layer_event(event: BucketEvent) -> Decision:
     return Nothing("not a new commit marker")
 
 
-def _removal(event: BucketEvent, newest: FileRow | None) -> Decision:
+def _removal(event: BucketEvent, newest: FileRow | None, contracts: Mapping[str, DatasetContract]) -> Decision:
     if newest is None:
         return Nothing("an object that the ledger does not know was removed")
     if later(newest.sequencer, event.sequencer):
         return Nothing("newer content was written after the removal")
-    return Removed(newest.etag)
+    contract = contracts.get(newest.dataset or "")
+    retract = contract is not None and contract.on_delete == "retract" and contract.accepts(event.key)
+    work = Work(contract.dataset, _item(event, newest.etag, deleted=True)) if contract and retract else None
+    if not later(event.sequencer, newest.sequencer):
+        untaken = newest.state == FileState.RECEIVED and newest.version == event.sequencer
+        return Repeat(dropped=False, again=work if untaken else None)
+    return work or Removed(newest.etag)
 
 
 def _second_delivery(event: BucketEvent, same: FileRow, contracts: Mapping[str, DatasetContract]) -> Repeat:
@@ -228,12 +259,16 @@ def _second_delivery(event: BucketEvent, same: FileRow, contracts: Mapping[str, 
 def _record(arrival: Arrival, decision: Decision, known: KnownFiles, now: datetime, changes: Changes) -> None:
     event = arrival.event
     if isinstance(decision, Removed):
-        removed = HistoryRow(event.bucket, event.key, decision.etag, event.at, Hop.REMOVED)
-        changes.history.append(removed)
+        gone = known.version(event.bucket, event.key, decision.etag)
+        if gone is not None:
+            _remove(replace(gone, sequencer=event.sequencer, removed_at=event.at), known, changes)
+        changes.history.append(HistoryRow(event.bucket, event.key, decision.etag, event.at, Hop.REMOVED))
+    elif isinstance(decision, Work) and decision.item.deleted:
+        _start_retraction(arrival, decision, known, now, changes)
     elif isinstance(decision, Repeat):
         same = known.version(event.bucket, event.key, event.etag)
         if decision.dropped and same is not None:
-            _see_again(replace(same, sequencer=event.sequencer), known, changes)
+            _see_again(replace(same, sequencer=event.sequencer, removed_at=None), known, changes)
             changes.history.append(HistoryRow(event.bucket, event.key, event.etag, event.at, Hop.REPEATED, same.state))
     elif isinstance(decision, Work | End):
         _start(arrival, decision, known, now, changes)
@@ -252,6 +287,7 @@ def _start(arrival: Arrival, decision: Work | End, known: KnownFiles, now: datet
         dataset=decision.dataset,
         size=event.size,
         put_at=event.at,
+        version=event.sequencer,
     )
     if known.version(*name) is not None:
         changes.reopened.add(name)
@@ -265,12 +301,48 @@ def _start(arrival: Arrival, decision: Work | End, known: KnownFiles, now: datet
     ]
 
 
+def _start_retraction(arrival: Arrival, decision: Work, known: KnownFiles, now: datetime, changes: Changes) -> None:
+    event, etag = arrival.event, decision.item.etag
+    name = (event.bucket, event.key, etag)
+    old = known.version(*name)
+    if old is None:
+        return
+    row = replace(
+        old,
+        sequencer=event.sequencer,
+        state=FileState.RECEIVED,
+        reason=None,
+        detail=None,
+        version=event.sequencer,
+        depth=Layer.GOLD,
+        removed_at=event.at,
+    )
+    changes.reopened.add(name)
+    _store(row, known, changes)
+    changes.history += [
+        HistoryRow(*name, at=event.at, hop=Hop.REMOVED),
+        HistoryRow(*name, at=arrival.recorded_at, hop=Hop.EVENT),
+        HistoryRow(*name, at=now, hop=Hop.ROUTED, state=row.state, detail="its rows are taken back"),
+    ]
+
+
+def _remove(row: FileRow, known: KnownFiles, changes: Changes) -> None:
+    known.put(row)
+    name = (row.bucket, row.key, row.etag)
+    if name in changes.files:
+        changes.files[name] = row
+    else:
+        changes.seen_again.pop(name, None)
+        changes.removed[name] = row
+
+
 def _see_again(row: FileRow, known: KnownFiles, changes: Changes) -> None:
     known.put(row)
     name = (row.bucket, row.key, row.etag)
     if name in changes.files:
         changes.files[name] = row
     else:
+        changes.removed.pop(name, None)
         # Only the sequencer: the state may have moved on since it was read.
         changes.seen_again[name] = row.sequencer
 

@@ -25,6 +25,12 @@ class FileRow:
     dataset: str | None = None
     size: int = 0
     put_at: datetime | None = None
+    version: str = ""
+    """Of the work that was handed on last; what an older one did changes no state."""
+    depth: Layer = Layer.GOLD
+    """The last layer that this work is to reach."""
+    removed_at: datetime | None = None
+    """When the object was deleted; None while it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,8 @@ class Changes:
     """(bucket, key, etag) -> the row to be stored."""
     seen_again: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """(bucket, key, etag) -> sequencer of the event that told of the same content again."""
+    removed: dict[tuple[str, str, str], FileRow] = field(default_factory=dict)
+    """Known rows whose object was deleted: their new sequencer and `removed_at`; all else stays."""
     reopened: set[tuple[str, str, str]] = field(default_factory=set)
     """Known rows whose way starts anew: they pass through `received` whatever they were."""
     superseding: dict[tuple[str, str], FileRow] = field(default_factory=dict)

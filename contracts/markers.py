@@ -30,6 +30,12 @@ class SourceResult(BaseModel):
     """Set when the file as a whole did not get in: quarantined, or ignored as superseded or gone."""
     detail: str = ""
     """For a person: what was found and what was expected. No row data."""
+    cause: str = ""
+    """As in the work item: which bronze work this is the result of."""
+    depth: Layer = Layer.GOLD
+    """The last layer that the work is to reach; a silver commit wakes gold only for sources whose depth it is."""
+    deleted: bool = False
+    """The object was deleted, and this commit took its rows back."""
 
     @model_validator(mode="after")
     def _accounted(self) -> SourceResult:

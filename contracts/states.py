@@ -40,6 +40,8 @@ class Hop(StrEnum):
     """The same content was dropped again, or the same event came again; nothing to do."""
     REMOVED = "removed"
     """The object was deleted from bronze."""
+    REPLAYED = "replayed"
+    """A person asked for the file to be run again; its way starts anew."""
     CLAIMED = "claimed"
     """A listener put the file into a batch and made the DAG run."""
     STARTED = "started"
@@ -63,6 +65,7 @@ class Reason(StrEnum):
     HIDDEN_NAME = "hidden_name"
     SUPERSEDED = "superseded"
     OBJECT_GONE = "object_gone"
+    RETRACTED = "retracted"
     EMPTY_FILE = "empty_file"
     NO_ROWS = "no_rows"
     NOT_PARQUET = "not_parquet"
@@ -84,7 +87,9 @@ class Reason(StrEnum):
         return FileState.IGNORED if self in _NOTHING_TO_MEND else FileState.QUARANTINED
 
 
-_NOTHING_TO_MEND = frozenset({Reason.DIRECTORY_MARKER, Reason.HIDDEN_NAME, Reason.SUPERSEDED, Reason.OBJECT_GONE})
+_NOTHING_TO_MEND = frozenset(
+    {Reason.DIRECTORY_MARKER, Reason.HIDDEN_NAME, Reason.SUPERSEDED, Reason.OBJECT_GONE, Reason.RETRACTED}
+)
 
 
 _ADVICE = {
@@ -100,6 +105,9 @@ _ADVICE = {
     ),
     Reason.SUPERSEDED: "Newer content under the same key took its place; look at the newer version.",
     Reason.OBJECT_GONE: "The object was deleted before it was read; drop it again if that was a mistake.",
+    Reason.RETRACTED: (
+        "The object was deleted, and its contract takes its rows back from silver and gold; drop it again to have them."
+    ),
     Reason.EMPTY_FILE: "The object has 0 bytes; the upload probably broke, drop the file again.",
     Reason.NO_ROWS: "The file is valid but holds no row; drop it again once it has data.",
     Reason.NOT_PARQUET: "The content is not parquet whatever its name says; convert it and drop it again.",
@@ -115,6 +123,6 @@ _ADVICE = {
     Reason.UNREADABLE_DATA: ("The footer is fine but the data pages cannot be decoded; drop an undamaged copy."),
     Reason.OVER_LIMIT: "The file is above a limit of its contract; split it, or raise the limit.",
     Reason.RUN_FAILED: (
-        "The stage failed for a reason outside the file; read the run's log in Airflow, then drop the file again."
+        "The stage failed for a reason outside the file; read the run's log in Airflow, mend it, then `sluice replay`."
     ),
 }

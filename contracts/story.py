@@ -39,6 +39,28 @@ class LayerResult(BaseModel):
     rows_rejected: int
 
 
+class CommitSource(BaseModel):
+    """What one commit wrote of one file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    snapshot_id: int
+    table_name: str
+    batch_id: str
+    run_id: str | None
+    committed_at: AwareDatetime
+    bucket: str
+    key: str
+    etag: str
+    rows_in: int
+    rows_accepted: int
+    rows_rejected: int
+
+    @field_serializer("committed_at")
+    def _committed_at(self, at: AwareDatetime) -> str:
+        return utc_millis(at)
+
+
 class FileStory(BaseModel):
     """What became of one version of one bronze object."""
 

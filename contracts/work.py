@@ -28,6 +28,12 @@ class WorkItem(BaseModel):
     """What makes this work new: for silver the event's sequencer, for gold the silver snapshot id."""
     rows: int | None = Field(default=None, ge=0)
     """Rows to expect: for gold the rows that silver accepted; unknown for silver."""
+    cause: str = ""
+    """Version of the bronze work that this descends from, for silver its own; empty when a person ran the job."""
+    depth: Layer = Layer.GOLD
+    """The last layer that the work is to reach."""
+    deleted: bool = False
+    """The object was deleted, and its rows are to go."""
 
     @property
     def uri(self) -> str:

@@ -169,6 +169,7 @@ def why(
     state: Annotated[str | None, typer.Option(help="With --list: only this state.")] = None,
     dataset: Annotated[str | None, typer.Option(help="With --list: only this dataset.")] = None,
     since: Annotated[datetime | None, typer.Option(help="With --list: only files seen since then (UTC).")] = None,
+    snapshot: Annotated[int | None, typer.Option(help="Tell which files the commit of this snapshot wrote.")] = None,
     as_json: Json = False,
 ) -> None:
     """Tell what became of a file: every hop with its time, every layer with its rows."""
@@ -176,14 +177,44 @@ def why(
         from sluice import files
 
         settings = _running()
+        if snapshot is not None:
+            sources = files.snapshot_sources(settings, snapshot)
+            _print_json([item.model_dump(mode="json") for item in sources]) if as_json else render.sources(sources)
+            return
         if list_:
             stories = files.list_stories(settings, state, dataset, since)
             _print_json([item.model_dump(mode="json") for item in stories]) if as_json else render.stories(stories)
             return
         if key is None:
-            raise errors.UsageError("Name a file, as bronze/<key>, or use --list.")
+            raise errors.UsageError("Name a file, as bronze/<key>, or use --list or --snapshot.")
         story = files.story(settings, key)
         _print_json(story.model_dump(mode="json")) if as_json else render.story(story)
+
+
+@app.command()
+def replay(
+    keys: Annotated[list[str] | None, typer.Argument(help="bronze/<key>; several may be named.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="All files of this dataset.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="With --dataset: only files put since then (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="With --dataset: only files put before then (UTC).")] = None,
+    batch: Annotated[str | None, typer.Option(help="The files of this batch.")] = None,
+    depth: Annotated[str, typer.Option(help="How far they go again: silver, or on to gold.")] = "gold",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run files again with today's code and contract; shows the plan first."""
+    with _told(as_json):
+        from sluice import replaying
+
+        settings = _running()
+        plan = replaying.plan(settings, keys or [], dataset, since, until, batch, depth)
+        if not as_json:
+            render.replay_plan(plan)
+        started = 0 if dry_run else replaying.carry_out(settings, plan)
+        if as_json:
+            _print_json(render.replay_record(plan, started))
+        elif not dry_run:
+            render.step(f"started {started} file(s) anew; follow them: sluice why --list")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from contracts.dataset import load_contracts
 from contracts.errors import UsageError, WaitTimedOut
 from contracts.settings import Settings
 from contracts.states import FileState
-from contracts.story import FileStory
+from contracts.story import CommitSource, FileStory
 
 POLL_SECONDS = 0.1
 """Between two looks at the ledger: one look is one indexed query of about a millisecond."""
@@ -91,9 +91,7 @@ def story(settings: Settings, uri: str) -> FileStory:
     """
     from consumers.ledger import open_ledger
 
-    bucket, _, key = uri.partition("/")
-    if bucket != "bronze" or not key:
-        raise UsageError(f"{uri!r} is not of the form bronze/<key>.")
+    bucket, key = parse_uri(uri)
     with open_ledger(settings) as ledger:
         found = ledger.story(bucket, key)
     if found is None:
@@ -111,6 +109,40 @@ def list_stories(settings: Settings, state: str | None, dataset: str | None, sin
 
     if state is not None and state not in set(FileState):
         raise UsageError(f"No state is called {state!r}. States: {', '.join(FileState)}.")
-    moment = since.replace(tzinfo=UTC) if since is not None and since.tzinfo is None else since
     with open_ledger(settings) as ledger:
-        return ledger.stories(state=FileState(state) if state else None, dataset=dataset, since=moment)
+        return ledger.stories(state=FileState(state) if state else None, dataset=dataset, since=utc(since))
+
+
+def snapshot_sources(settings: Settings, snapshot_id: int) -> list[CommitSource]:
+    """What the commit of a snapshot wrote of each file.
+
+    Raises:
+        UsageError: the ledger knows no commit of that id.
+    """
+    from consumers.ledger import open_ledger
+
+    with open_ledger(settings) as ledger:
+        found = ledger.commit_sources(snapshot_id)
+    if not found:
+        raise UsageError(
+            f"The ledger knows no commit {snapshot_id} of files to silver or to features. "
+            "A file's snapshots are in its story: sluice why bronze/<key>"
+        )
+    return found
+
+
+def parse_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of `bronze/<key>`.
+
+    Raises:
+        UsageError: not such a name.
+    """
+    bucket, _, key = uri.partition("/")
+    if bucket != "bronze" or not key:
+        raise UsageError(f"{uri!r} is not of the form bronze/<key>.")
+    return bucket, key
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """A moment from the command line, which is of UTC where it says nothing else."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from contracts.events import utc_millis
-from contracts.states import FileState
-from contracts.story import FileStory, LayerResult
+from contracts.states import FileState, Layer
+from contracts.story import CommitSource, FileStory, LayerResult
+
+if TYPE_CHECKING:
+    from consumers.replay import ReplayPlan
 
 # A file or a pipe has no width; the 80 columns that Rich takes then would break names and passwords.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
@@ -27,6 +30,8 @@ _STYLE = {
     "running": "green", "starting": "yellow", "unhealthy": "red", "failed": "red", "stopped": "dim",
     FileState.DONE: "green", FileState.RECEIVED: "yellow", FileState.QUARANTINED: "red", FileState.IGNORED: "dim",
 }  # fmt: skip
+PLANNED = 20
+"""Files that a plan names."""
 MOST_ROWS = 200
 """A terminal's worth; `--json` gives all of them."""
 
@@ -161,6 +166,46 @@ def stories(items: Sequence[FileStory]) -> None:
             item.reason or "", last,
         )  # fmt: skip
     console.print(table if items else "no file matches")
+
+
+def sources(items: Sequence[CommitSource]) -> None:
+    """The files of `sluice why --snapshot`."""
+    first = items[0]
+    console.print(Text.assemble((f"{first.table_name} snapshot {first.snapshot_id}", "bold")))
+    console.print(Text(f"batch {first.batch_id}, run {first.run_id or 'by hand'}", style="dim"), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (("ROWS IN", "right"), ("ACCEPTED", "right"), ("REJECTED", "right"), ("FILE", "left")):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for item in items[:MOST_ROWS]:
+        counts = (f"{item.rows_in:,}", f"{item.rows_accepted:,}", f"{item.rows_rejected:,}")
+        table.add_row(*counts, Text(f"{item.bucket}/{item.key}"))
+    console.print(table)
+    if len(items) > MOST_ROWS:
+        console.print(f"... {len(items) - MOST_ROWS:,} more files; --json prints all")
+
+
+def replay_plan(plan: ReplayPlan) -> None:
+    """What a replay will do."""
+    way = "silver" if plan.depth == Layer.SILVER else "silver and gold"
+    files = f"{len(plan.work):,} file(s), {plan.size:,} bytes"
+    console.print(Text.assemble((f"{files} to {way}", "bold"), f", in {plan.batches} batch(es) or a few more"))
+    for _, item in plan.work[:PLANNED]:
+        console.print(Text(f"  {item.uri}"), soft_wrap=True)
+    if len(plan.work) > PLANNED:
+        console.print(f"  ... and {len(plan.work) - PLANNED:,} more")
+    for passed in plan.passed[:PLANNED]:
+        console.print(Text.assemble(("  not ", "yellow"), f"{passed.uri}: {passed.why}"), soft_wrap=True)
+    if len(plan.passed) > PLANNED:
+        console.print(f"  ... and {len(plan.passed) - PLANNED:,} more that are not")
+
+
+def replay_record(plan: ReplayPlan, started: int) -> dict[str, Any]:
+    """A replay as JSON has it."""
+    return {
+        "depth": plan.depth, "batches": plan.batches, "bytes": plan.size, "started": started,
+        "files": [{"dataset": dataset, "key": item.uri, "etag": item.etag} for dataset, item in plan.work],
+        "passed": [{"key": passed.uri, "why": passed.why} for passed in plan.passed],
+    }  # fmt: skip
 
 
 def rows(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:

@@ -9,29 +9,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
 from pathlib import Path
 
 if __name__ == "__main__":
     # spark-submit puts this script's folder on the path, not the repository.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, JobFailed, ScanFailed
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
-from contracts.work import Batch
+from contracts.work import Batch, WorkItem
 from ingest.store import Store
 from spark_jobs.checks import accepted_rows, rejected_rows
-from spark_jobs.lake import SOURCE_KEY, Lake, Snapshot
+from spark_jobs.lake import SOURCE_KEY, Lake, LakeTable, Snapshot
 from spark_jobs.marking import put_marker, result
-from spark_jobs.preflight import Accepted, Refused, check_files, check_versions
+from spark_jobs.preflight import Accepted, Refused, check_deleted, check_files, check_versions
 from spark_jobs.quarantine import copy_originals
 from spark_jobs.scan import find_unreadable, scan_files
 from spark_jobs.session import spark_errors
-from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec
+from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec, union
 from spark_jobs.transforms.loading import load_transforms
 
 
@@ -68,18 +67,22 @@ def run(
     """
     started = datetime.now(UTC)
     job = _Job(spark, lake, store, contract, batch)
-    silver, rejects = contract.silver.name, contract.rejects_table
+    silver = contract.silver.name
     with spark_errors(f"taking batch {batch.batch_id} into {silver}"):
         # Before the check of the files: a commit that overtakes this job from here on is noticed.
         tables = ensure_tables(spark, lake, (silver_spec(contract), rejects_spec(contract)))
         commits = commits_of(tables, batch.batch_id)
         accepted, refused = check_files(store, contract, batch)
-        if silver not in commits and accepted:
-            accepted, more = _write(job, accepted, tables[silver].current_id)
+        gone, there = check_deleted(store, batch)
+        refused += there
+        if silver not in commits and (accepted or gone):
+            accepted, more = _write(job, accepted, gone, tables)
             refused += more
-            commits = commits_of(lake.tables(silver, rejects), batch.batch_id)
+            commits = commits_of(lake.tables(*tables), batch.batch_id)
         counted, more = _count(job, accepted, commits)
     refused += more
+    # Without a commit their rows are still there, and the next attempt takes them back.
+    counted += [result(item) for item in gone if silver in commits]
     if contract.on_quarantine == "copy":
         copy_originals(store, refused)
     commit = commits.get(silver)
@@ -100,15 +103,19 @@ def run(
     return marker
 
 
-def _write(job: _Job, files: list[Accepted], base: int | None) -> tuple[list[Accepted], list[Refused]]:
-    """Commit the files; those that turn out to be unreadable or replaced meanwhile are left out."""
+def _write(
+    job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
+) -> tuple[list[Accepted], list[Refused]]:
+    """Commit the files and deletions; files that turn out to be unreadable or replaced meanwhile are left out."""
     refused: list[Refused] = []
-    while files:
+    while files or gone:
         try:
             with spark_errors(f"writing batch {job.batch.batch_id} to {job.contract.silver.name}"):
-                files, changed = _write_once(job, files, base)
+                files, changed = _write_once(job, files, gone, tables)
             return files, refused + changed
         except ScanFailed as error:
+            # Before the check of the versions, as at first; the rejects may hold a commit of this very job by now.
+            tables = job.lake.tables(*tables)
             changed = list(check_versions(job.store, [file.item for file in files]).values())
             bad = changed or [_unreadable(file) for file in find_unreadable(job.spark, files)]
             if not bad:
@@ -118,18 +125,22 @@ def _write(job: _Job, files: list[Accepted], base: int | None) -> tuple[list[Acc
     return files, refused
 
 
-def _write_once(job: _Job, files: list[Accepted], base: int | None) -> tuple[list[Accepted], list[Refused]]:
-    _replace(job, files, rejects=True)
+def _write_once(
+    job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
+) -> tuple[list[Accepted], list[Refused]]:
+    _replace(job, files, gone, tables, rejects=True)
     # 1. The rejects are durable; nobody counts them before the main table's commit.
     changed = list(check_versions(job.store, [file.item for file in files]).values())
     files = _without(files, changed)
-    if files:
-        _replace(job, files, rejects=False, base=base)
+    if files or gone:
+        _replace(job, files, gone, tables, rejects=False)
         # 2. The one commit that counts is durable, under the batch's id.
     return files, changed
 
 
-def _replace(job: _Job, files: Sequence[Accepted], rejects: bool, base: int | None = None) -> None:
+def _replace(
+    job: _Job, files: Sequence[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable], rejects: bool
+) -> None:
     clean = load_transforms(job.contract).clean
     spec = rejects_spec(job.contract) if rejects else silver_spec(job.contract)
     chosen = rejected_rows if rejects else accepted_rows
@@ -137,8 +148,9 @@ def _replace(job: _Job, files: Sequence[Accepted], rejects: bool, base: int | No
         chosen(clean(conformed), job.contract).select(*(name for name, _ in spec.columns))
         for conformed in scan_files(job.spark, job.contract, files)
     ]
-    rows = reduce(DataFrame.unionByName, frames)
-    replace_rows(rows, spec.name, SOURCE_KEY, [file.item.key for file in files], job.batch.batch_id, base)
+    keys = [*(file.item.key for file in files), *(item.key for item in gone)]
+    rows = union(job.spark, spec, frames)
+    replace_rows(rows, spec.name, SOURCE_KEY, keys, job.batch.batch_id, tables[spec.name].current_id)
 
 
 def _count(
@@ -182,9 +194,9 @@ def _explain(job: _Job, file: Accepted, good: int, bad: int) -> Refused:
 
 
 def _rows_by_key(job: _Job, files: Sequence[Accepted], commits: Mapping[str, Snapshot]) -> dict[str, dict[str, int]]:
-    if len(job.batch.items) == 1:
+    if len(job.batch.items) == 1 and files:
         # The commits are about this file alone, so their summaries have the counts already.
-        return {table: {files[0].item.key: commit.added_rows} for table, commit in commits.items()} if files else {}
+        return {table: {files[0].item.key: commit.added_rows} for table, commit in commits.items()}
     keys = [file.item.key for file in files]
     counts = {}
     for name, commit in commits.items():

@@ -67,7 +67,7 @@ def run(
             commits |= commits_of(tables, batch.batch_id)
         commit, written = commits.get(features), tables[features]
         if commit is not None and aggregate not in commits:
-            _write_aggregate(spark, contract, batch, commit, written)
+            _write_aggregate(spark, contract, batch, commit, written, tables[aggregate].current_id)
         results = _results(contract, batch, items, held, commit, written)
     marker = CommitMarker(
         layer=Layer.GOLD,
@@ -107,7 +107,12 @@ def _write_features(
 
 
 def _write_aggregate(
-    spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot, features: LakeTable
+    spark: SparkSession,
+    contract: DatasetContract,
+    batch: Batch,
+    commit: Snapshot,
+    features: LakeTable,
+    base: int | None,
 ) -> None:
     """Recompute the aggregate for the values that the batch's rows have, or had before its commit.
 
@@ -120,7 +125,7 @@ def _write_aggregate(
     current = spark.table(contract.features.name).where(F.col(by).isin(values))
     # One task writes all partitions: a day is a few thousand rows.
     frame = load_transforms(contract).aggregate(current).select(*(name for name, _ in spec.columns)).coalesce(1)
-    replace_rows(frame, spec.name, by, values, batch.batch_id)
+    replace_rows(frame, spec.name, by, values, batch.batch_id, base)
 
 
 def _touched(

@@ -19,5 +19,8 @@ def put_marker(store: Store, marker: CommitMarker) -> None:
 def result(item: WorkItem, **fields: object) -> SourceResult:
     """The result for one file of a batch."""
     return SourceResult.model_validate(
-        {"bucket": item.bucket, "key": item.key, "etag": item.etag, "size": item.size, **fields}
+        {
+            **item.model_dump(include={"bucket", "key", "etag", "size", "cause", "depth", "deleted"}),
+            **fields,
+        }
     )

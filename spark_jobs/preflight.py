@@ -37,17 +37,36 @@ class Refused:
 
 
 def check_files(store: Store, contract: DatasetContract, batch: Batch) -> tuple[list[Accepted], list[Refused]]:
-    """Check every file of a batch.
+    """Check every file of a batch; see `check_deleted` for its deletions.
 
     Raises:
         ServiceUnavailable: the store does not answer.
     """
+    files = [item for item in batch.items if not item.deleted]
     with ThreadPoolExecutor(_THREADS) as pool:
-        checked = list(pool.map(lambda item: _check(store, contract.silver.columns, item), batch.items))
+        checked = list(pool.map(lambda item: _check(store, contract.silver.columns, item), files))
     return (
         [result for result in checked if isinstance(result, Accepted)],
         [result for result in checked if isinstance(result, Refused)],
     )
+
+
+def check_deleted(store: Store, batch: Batch) -> tuple[list[WorkItem], list[Refused]]:
+    """The deletions of a batch whose objects are indeed not there, and those that were put again since.
+
+    Raises:
+        ServiceUnavailable: the store does not answer.
+    """
+    gone, refused = [], []
+    for item in batch.items:
+        if item.deleted:
+            info = store.stat(item.bucket, item.key)
+            if info is None:
+                gone.append(item)
+            else:
+                detail = f"The object was put again since, with etag {info.etag}."
+                refused.append(Refused(item, Reason.SUPERSEDED, detail))
+    return gone, refused
 
 
 def check_versions(store: Store, items: Iterable[WorkItem]) -> dict[WorkItem, Refused]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -87,20 +88,28 @@ def ensure_tables(spark: SparkSession, lake: Lake, specs: Iterable[TableSpec]) -
 
 
 def replace_rows(
-    df: DataFrame, table: str, column: str, values: Sequence[object], batch_id: str, base: int | None = None
+    df: DataFrame, table: str, column: str, values: Sequence[object], batch_id: str, base: int | None
 ) -> None:
     """Replace the rows whose `column` has one of `values` by `df`, in one atomic commit that carries the batch id.
 
     Args:
         df: has the table's columns, by name; its rows all have one of the values.
         column: the table's partition column.
-        base: a snapshot; the commit is refused when a later one touched any of these rows. This fences off a job that
-            was overtaken by another.
+        base: the snapshot that the job saw before it looked at its input, None when there was none yet; the commit is
+            refused when a later one touched any of these rows. This fences off a job that was overtaken by another.
     """
     writer = df.writeTo(table).option(f"snapshot-property.{BATCH_PROPERTY}", batch_id)
+    writer = writer.option("isolation-level", "serializable")
     if base is not None:
-        writer = writer.option("isolation-level", "serializable").option("validate-from-snapshot-id", str(base))
+        writer = writer.option("validate-from-snapshot-id", str(base))
     writer.overwrite(F.col(column).isin(list(values)))
+
+
+def union(spark: SparkSession, spec: TableSpec, frames: Sequence[DataFrame]) -> DataFrame:
+    """The rows of all frames; none of them gives a frame without rows."""
+    if not frames:
+        return spark.createDataFrame([], ", ".join(f"`{name}` {kind}" for name, kind in spec.columns))
+    return reduce(DataFrame.unionByName, frames)
 
 
 def commits_of(tables: Mapping[str, LakeTable], batch_id: str) -> dict[str, Snapshot]:

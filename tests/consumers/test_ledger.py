@@ -7,13 +7,14 @@ import pytest
 
 from consumers.ledger import Ledger
 from consumers.migrate import migrate
-from consumers.routing import Decision, Repeat, Work
+from consumers.routing import Decision, Repeat, Work, plan
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable
 from contracts.events import BucketEvent
+from contracts.markers import SourceResult
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.story import FileStory
 from contracts.work import Batch, WorkItem, make_batch
-from tests.consumers.samples import KEY, accepted, marker, planned, put, removal
+from tests.consumers.samples import CONTRACT, KEY, NOON, accepted, arrival, marker, planned, put, removal
 
 pytestmark = pytest.mark.services
 
@@ -50,7 +51,7 @@ def test_story_of_a_file_tells_every_hop_in_order_of_time(ledger: Ledger) -> Non
     assert {hop: sum(p.hop == hop for p in story.timeline) for hop in Hop if hop != "repeated"} == {
         **dict.fromkeys((Hop.PUT, Hop.EVENT, Hop.ROUTED, Hop.CLAIMED, Hop.STARTED), 1),
         **dict.fromkeys((Hop.COMMITTED, Hop.RECORDED), 2),
-        **dict.fromkeys((Hop.REMOVED, Hop.QUARANTINED, Hop.FAILED), 0),
+        **dict.fromkeys((Hop.REMOVED, Hop.REPLAYED, Hop.QUARANTINED, Hop.FAILED), 0),
     }
     assert [(r.layer, r.rows_in, r.rows_accepted, r.rows_rejected) for r in story.layers] == [
         (Layer.SILVER, 10, 8, 2),
@@ -242,3 +243,85 @@ def test_migration_can_be_repeated(ledger: Ledger, ledger_url: str) -> None:
     drop(ledger, put())
     migrate(ledger_url)
     assert told(ledger).state == FileState.RECEIVED
+
+
+def replayed(event: BucketEvent, version: str = "replay-1", depth: Layer = Layer.GOLD) -> WorkItem:
+    return WorkItem(bucket=event.bucket, key=event.key, etag=event.etag, version=version, cause=version, depth=depth)
+
+
+def of_work(source: SourceResult, work: WorkItem, **fields: object) -> SourceResult:
+    return source.model_copy(update={"cause": work.cause, "depth": work.depth, **fields})
+
+
+def test_replayed_file_starts_anew_and_markers_of_its_earlier_work_do_not_end_it(ledger: Ledger) -> None:
+    drop(ledger, put())
+    old = accepted().model_copy(update={"cause": "10"})
+    ledger.record_marker(marker(old, layer=Layer.GOLD))
+    work = replayed(put())
+    assert ledger.replay([("nyc_yellow", work)]) == [work]
+    assert told(ledger).state == FileState.RECEIVED
+    assert told(ledger).timeline[-1].hop == Hop.REPLAYED
+    ledger.record_marker(marker(old, layer=Layer.GOLD, batch_id="late"))
+    assert told(ledger).state == FileState.RECEIVED
+    ledger.record_marker(marker(of_work(accepted(), work), layer=Layer.GOLD, batch_id="b9"))
+    assert told(ledger).state == FileState.DONE
+
+
+def test_file_replayed_to_silver_is_done_there(ledger: Ledger) -> None:
+    drop(ledger, put())
+    work = replayed(put(), depth=Layer.SILVER)
+    ledger.replay([("nyc_yellow", work)])
+    ledger.record_marker(marker(of_work(accepted(), work)))
+    assert told(ledger).state == FileState.DONE
+
+
+def test_file_put_again_or_deleted_since_the_plan_is_not_replayed(ledger: Ledger) -> None:
+    drop(ledger, put(etag="a1", sequencer="10"), put(etag="b2", sequencer="11"))
+    drop(ledger, put(key="nyc_yellow/gone.parquet", sequencer="10"), removal(key="nyc_yellow/gone.parquet"))
+    stale = [replayed(put(etag="a1")), replayed(put(key="nyc_yellow/gone.parquet"))]
+    assert ledger.replay([("nyc_yellow", item) for item in stale]) == []
+    assert told(ledger).state == FileState.RECEIVED
+
+
+def test_content_put_back_is_not_done_before_its_own_run(ledger: Ledger) -> None:
+    drop(ledger, put(etag="a1", sequencer="10"))
+    ledger.claim(batch_of(put(etag="a1", sequencer="10")))
+    drop(ledger, put(etag="b2", sequencer="11"), put(etag="a1", sequencer="12"))
+    first = accepted().model_copy(update={"cause": "10"})
+    ledger.record_marker(marker(first, layer=Layer.GOLD))
+    assert (told(ledger).etag, told(ledger).state) == ("a1", FileState.RECEIVED)
+
+
+def retract(ledger: Ledger) -> WorkItem:
+    contract = CONTRACT.model_copy(update={"on_delete": "retract"})
+    event = removal(sequencer="20")
+    (decision,) = ledger.apply(
+        [(event.bucket, event.key, event.etag)],
+        lambda known: plan([arrival(event)], {"nyc_yellow": contract}, known, NOON),
+    )
+    assert isinstance(decision, Work)
+    return decision.item
+
+
+def test_retracted_file_is_ignored_with_its_reason_once_gold_has_taken_its_rows_back(ledger: Ledger) -> None:
+    drop(ledger, put())
+    ledger.record_marker(marker(accepted().model_copy(update={"cause": "10"}), layer=Layer.GOLD))
+    work = retract(ledger)
+    assert told(ledger).state == FileState.RECEIVED
+    gone = of_work(accepted(rows=0, rejected=0), work, deleted=True)
+    ledger.record_marker(marker(gone, batch_id="b7", snapshot=7))
+    assert told(ledger).state == FileState.RUNNING
+    ledger.record_marker(marker(gone, layer=Layer.GOLD, batch_id="b8", snapshot=8))
+    assert (told(ledger).state, told(ledger).reason) == (FileState.IGNORED, Reason.RETRACTED)
+    drop(ledger, put(sequencer="21"))
+    assert told(ledger).state == FileState.RECEIVED
+
+
+def test_files_that_a_snapshot_wrote_are_told_even_after_a_later_commit_replaced_them(ledger: Ledger) -> None:
+    ledger.record_marker(marker(accepted(), accepted(key="nyc_yellow/b.parquet"), snapshot=5))
+    ledger.record_marker(marker(accepted(rows=3, rejected=0), batch_id="b2", snapshot=6))
+    assert [(s.key, s.rows_accepted) for s in ledger.commit_sources(5)] == [
+        (KEY, 8) if key == KEY else (key, 8) for key in sorted([KEY, "nyc_yellow/b.parquet"])
+    ]
+    assert [(s.key, s.rows_accepted) for s in ledger.commit_sources(6)] == [(KEY, 3)]
+    assert ledger.commit_sources(99) == []

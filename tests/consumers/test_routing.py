@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +87,7 @@ def test_key_that_no_contract_takes_ends_with_its_reason(key: str, reason: Reaso
 def test_key_that_the_contract_takes_becomes_work_of_its_dataset(key: str) -> None:
     decision = route(put(key=key, sequencer="1F"), CONTRACTS, KnownFiles())
     assert decision == Work(
-        "nyc_yellow", WorkItem(bucket="bronze", key=key, etag="a1", size=7, version="1F", rows=None)
+        "nyc_yellow", WorkItem(bucket="bronze", key=key, etag="a1", size=7, version="1F", rows=None, cause="1F")
     )
 
 
@@ -215,3 +217,53 @@ def test_file_whose_rows_were_all_rejected_still_goes_to_gold() -> None:
 def test_commit_that_refused_every_file_makes_no_gold_work() -> None:
     refused = accepted().model_copy(update={"refused": Reason.NOT_PARQUET})
     assert gold_work(marker(refused, snapshot=None), NOON) == []
+
+
+RETRACTING = {"nyc_yellow": CONTRACTS["nyc_yellow"].model_copy(update={"on_delete": "retract"})}
+
+
+def known_file(**fields: object) -> FileRow:
+    return dataclasses.replace(row(), dataset="nyc_yellow", version="10", **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("state", [RECEIVED, RUNNING, DONE, QUARANTINED])
+def test_removal_takes_the_rows_back_where_the_contract_says_so(state: FileState) -> None:
+    decision = route(removal(sequencer="20"), RETRACTING, KnownFiles([known_file(state=state)]))
+    assert isinstance(decision, Work)
+    assert (decision.item.deleted, decision.item.etag, decision.item.version) == (True, "a1", "20")
+
+
+def test_removal_older_than_the_content_takes_nothing_back() -> None:
+    newer = known_file(sequencer="21")
+    assert isinstance(route(removal(sequencer="20"), RETRACTING, KnownFiles([newer])), Nothing)
+
+
+def test_removal_delivered_twice_is_handed_on_again_only_while_nobody_took_it() -> None:
+    waiting = known_file(sequencer="20", state=RECEIVED)
+    waiting = dataclasses.replace(waiting, version="20", removed_at=NOON)
+    again = route(removal(sequencer="20"), RETRACTING, KnownFiles([waiting]))
+    assert isinstance(again, Repeat)
+    assert isinstance(again.again, Work)
+    assert again.again.item.deleted
+    taken = dataclasses.replace(waiting, state=RUNNING)
+    assert route(removal(sequencer="20"), RETRACTING, KnownFiles([taken])) == SILENT
+    kept = known_file(sequencer="20", removed_at=NOON)
+    assert route(removal(sequencer="20"), CONTRACTS, KnownFiles([kept])) == SILENT
+
+
+@pytest.mark.parametrize("state", [RECEIVED, RUNNING])
+def test_same_content_put_again_after_a_removal_starts_anew_since_the_run_may_have_missed_it(state: FileState) -> None:
+    gone = known_file(state=state, sequencer="20", removed_at=NOON)
+    assert isinstance(route(put(sequencer="21"), CONTRACTS, KnownFiles([gone])), Work)
+
+
+def test_same_content_put_again_after_a_kept_removal_changes_nothing() -> None:
+    gone = known_file(state=DONE, sequencer="20", removed_at=NOON)
+    assert route(put(sequencer="21"), CONTRACTS, KnownFiles([gone])) == DROPPED
+
+
+def test_gold_gets_no_work_from_sources_that_were_to_reach_silver_alone() -> None:
+    silver_only = accepted("nyc_yellow/a.parquet").model_copy(update={"depth": Layer.SILVER})
+    gone = accepted("nyc_yellow/b.parquet", rows=0, rejected=0).model_copy(update={"deleted": True, "cause": "20"})
+    (message,) = gold_work(marker(silver_only, gone), NOON)
+    assert [(i.key, i.deleted, i.cause, i.rows) for i in message.items] == [("nyc_yellow/b.parquet", True, "20", 0)]

@@ -253,6 +253,67 @@ def test_job_that_was_overtaken_cannot_commit_older_rows(
     assert count_by_key(lake, "silver.nyc_yellow") == {key: 2}
 
 
+def test_job_that_was_overtaken_cannot_commit_to_a_table_that_was_empty_when_it_began(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    key = "nyc_yellow/first.parquet"
+    run_silver(lake, store, contract, silver_batch(drop(key, table(trip(), trip(fare_amount=-1.0)))))
+    for name in ("silver.nyc_yellow", "silver.nyc_yellow_rejects"):
+        stale = lake.table(name).localCheckpoint()
+        with pytest.raises(JobFailed, match="ValidationException"), spark_errors("writing"):
+            replace_rows(stale, name, "_source_key", [key], "zombie", None)
+    assert count_by_key(lake, "silver.nyc_yellow") == count_by_key(lake, "silver.nyc_yellow_rejects") == {key: 1}
+
+
+def test_aggregate_cannot_be_overwritten_by_a_job_that_was_overtaken(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [drop(f"nyc_yellow/{name}.parquet", table(trip())) for name in "ab"]
+    marker = run_silver(lake, store, contract, silver_batch(*items))
+    slow, quick = (gold_batch(to_gold(item, marker)) for item in items)
+    write = feature_engineering_job.replace_rows
+
+    def overtaken(df: Any, table: str, *arguments: Any) -> None:
+        if table == "gold.nyc_yellow_zone_hour":
+            monkeypatch.setattr(feature_engineering_job, "replace_rows", write)
+            run_gold(lake, store, contract, quick)
+        write(df, table, *arguments)
+
+    monkeypatch.setattr(feature_engineering_job, "replace_rows", overtaken)
+    with pytest.raises(JobFailed, match="ValidationException"):
+        run_gold(lake, store, contract, slow)
+    run_gold(lake, store, contract, slow)
+    assert [row.trips for row in aggregate(lake)] == [2]
+
+
+def test_deleted_file_is_taken_back_from_every_table_and_its_neighbours_stay(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    items = [drop(f"nyc_yellow/{name}.parquet", table(trip(), trip(fare_amount=-1.0))) for name in "ab"]
+    marker = run_silver(lake, store, contract, silver_batch(*items))
+    run_gold(lake, store, contract, gold_batch(*(to_gold(item, marker) for item in items)))
+    (store.root / "bronze" / items[0].key).unlink()
+    deletion = items[0].model_copy(update={"version": "2", "deleted": True})
+    for _ in range(2):
+        marker = run_silver(lake, store, contract, silver_batch(deletion))
+        assert [(s.deleted, s.refused, s.rows_in) for s in marker.sources] == [(True, None, 0)]
+        run_gold(lake, store, contract, gold_batch(to_gold(deletion, marker)))
+    kept = {items[1].key: 1}
+    for name in ("silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features"):
+        assert count_by_key(lake, name) == kept
+    assert [row.trips for row in aggregate(lake)] == [1]
+
+
+def test_deletion_of_a_file_that_was_put_again_since_takes_nothing_back(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    item = drop("nyc_yellow/back.parquet", table(trip()))
+    run_silver(lake, store, contract, silver_batch(item))
+    marker = run_silver(lake, store, contract, silver_batch(item.model_copy(update={"version": "2", "deleted": True})))
+    assert [source.refused for source in marker.sources] == [Reason.SUPERSEDED]
+    assert count_by_key(lake, "silver.nyc_yellow") == {item.key: 1}
+
+
 def test_real_sample_of_2025_is_accounted_for_to_the_row(
     lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
 ) -> None:

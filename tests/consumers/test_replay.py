@@ -1,0 +1,49 @@
+"""What a replay runs again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from consumers.replay import plan_replay, replay_messages
+from consumers.rows import FileRow
+from contracts.states import FileState, Layer, Reason
+from tests.consumers.samples import CONTRACTS, KEY, NOON
+
+
+def file(key: str = KEY, state: FileState = FileState.DONE, reason: Reason | None = None) -> FileRow:
+    return FileRow("bronze", key, "a1", "10", state, reason, size=7, dataset="nyc_yellow", version="10")
+
+
+def test_every_file_is_work_of_one_new_version_whatever_became_of_it() -> None:
+    files = [
+        file("nyc_yellow/done.parquet"),
+        file("nyc_yellow/bad.parquet", FileState.QUARANTINED, Reason.RUN_FAILED),
+        file("nyc_yellow/waits.parquet", FileState.RECEIVED),
+    ]
+    plan = plan_replay(files, CONTRACTS, Layer.SILVER, "replay-1")
+    assert [item.key for _, item in plan.work] == [row.key for row in files]
+    assert {(item.version, item.cause, item.depth) for _, item in plan.work} == {("replay-1", "replay-1", "silver")}
+    assert (plan.passed, plan.batches, plan.size) == ((), 1, 21)
+
+
+def test_deleted_objects_and_keys_that_no_contract_wants_are_passed_with_the_reason() -> None:
+    gone = dataclasses.replace(file("nyc_yellow/gone.parquet"), removed_at=NOON)
+    lost = file("oders/a.parquet", FileState.QUARANTINED, Reason.UNKNOWN_DATASET)
+    plan = plan_replay([gone, lost], CONTRACTS, Layer.GOLD, "replay-1")
+    assert plan.work == ()
+    assert [passed.uri for passed in plan.passed] == ["bronze/nyc_yellow/gone.parquet", "bronze/oders/a.parquet"]
+    assert "unknown_dataset" in plan.passed[1].why
+
+
+def test_file_of_a_dataset_whose_contract_was_added_since_is_run() -> None:
+    late = dataclasses.replace(file(KEY, FileState.QUARANTINED, Reason.UNKNOWN_DATASET), dataset=None)
+    assert plan_replay([late], CONTRACTS, Layer.GOLD, "replay-1").work[0][0] == "nyc_yellow"
+
+
+def test_thousand_files_are_one_batch_and_ten_messages() -> None:
+    files = [file(f"nyc_yellow/{number}.parquet") for number in range(1000)]
+    plan = plan_replay(files, CONTRACTS, Layer.GOLD, "replay-1")
+    assert plan.batches == 1
+    messages = replay_messages(plan.work, NOON)
+    assert len(messages) == 10
+    assert sum(len(message.items) for message in messages) == 1000
