@@ -19,8 +19,9 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
-from contracts.settings import HOST, USUAL_PORTS, Settings, load_settings
+from contracts.settings import HOST, PROJECT, USUAL_PORTS, Settings, load_settings
 
 SLUICE = Path(sys.executable).with_name("sluice")
 REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
@@ -82,18 +83,41 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
     server.shutdown()
 
 
+TWIN = "trips_retracting"
+"""A second dataset of the tests' stack: as nyc_yellow, but a deleted file's rows are taken back."""
+
+
+def write_contracts(folder: Path) -> None:
+    """The contracts of the tests' stack: those of the repository, and the twin."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (PROJECT / "contracts" / "datasets").glob("*.yaml"):
+        shutil.copy(path, folder)
+    document = yaml.safe_load((folder / "nyc_yellow.yaml").read_text("utf-8").replace("nyc_yellow", TWIN))
+    own = [item for item in document["customProperties"] if item["property"] not in ("download", "onDelete")]
+    document["customProperties"] = [*own, {"property": "onDelete", "value": "retract"}]
+    (folder / f"{TWIN}.yaml").write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+
+
 @pytest.fixture(scope="session")
 def stack(published: tuple[Path, str]) -> Iterator[Stack]:
     """The whole stack, started once a session by `sluice up` and stopped by `sluice down`.
 
-    `SLUICE_TEST_HOME` names a stack that is up already and stays up, for work on the tests themselves.
+    `SLUICE_TEST_HOME` names a stack that is up already and stays up, for work on the tests themselves; it was started
+    with `SLUICE_CONTRACTS_DIR` naming its folder `contracts`, as `write_contracts` fills it.
     """
     kept = os.environ.get("SLUICE_TEST_HOME")
     home = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="sluice-test-"))
-    environment = os.environ | {"SLUICE_HOME": str(home), "SLUICE_TLC_BASE_URL": published[1]}
+    contracts = home / "contracts"
+    write_contracts(contracts)
+    environment = os.environ | {
+        "SLUICE_HOME": str(home),
+        "SLUICE_TLC_BASE_URL": published[1],
+        "SLUICE_CONTRACTS_DIR": str(contracts),
+    }
     if not kept:
         environment["SLUICE_PORT_BASE"] = str(free_port_block(len(USUAL_PORTS)))
-    before = {name: os.environ.get(name) for name in ("SLUICE_HOME", "SLUICE_PORT_BASE", "SLUICE_TLC_BASE_URL")}
+    own = ("SLUICE_HOME", "SLUICE_PORT_BASE", "SLUICE_TLC_BASE_URL", "SLUICE_CONTRACTS_DIR")
+    before = {name: os.environ.get(name) for name in own}
     os.environ.update({name: environment[name] for name in before if name in environment})
     try:
         done = subprocess.run([str(SLUICE), "up"], env=environment, capture_output=True, text=True, check=False)

@@ -315,9 +315,10 @@ def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
     etag = s3.put_object(Bucket="bronze", Key=key, Body=_month_of(2019, 7))["ETag"].strip('"')
     wait_for_end(lambda: ledger.story("bronze", key, etag), key, 0, WAIT_SECONDS)
     submit = Path(sys.executable).with_name("spark-submit")
+    month = ("--year", "2019", "--month", "7", "--dataset", "nyc_yellow")
     for job in ("data_preprocessing_job.py", "feature_engineering_job.py"):
         done = subprocess.run(
-            [str(submit), str(PROJECT / "spark_jobs" / job), "--year", "2019", "--month", "7"],
+            [str(submit), str(PROJECT / "spark_jobs" / job), *month],
             env=stack.environment | {"PATH": f"{submit.parent}:{os.environ['PATH']}"},
             capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip

@@ -1,0 +1,312 @@
+"""Exactly once in effect, on the real servers: the tables equal those of a run without faults, row for row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import boto3
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from consumers.ledger import Ledger
+from consumers.topics import BRONZE_EVENTS, DEAD_LETTERS
+from contracts.dataset import DatasetContract, load_contracts
+from contracts.errors import JobFailed
+from contracts.events import parse_events
+from contracts.markers import CommitMarker
+from contracts.states import FileState, Layer, Reason
+from contracts.work import Batch, WorkItem, make_batch
+from ingest.store import store_for
+from sluice.files import wait_for_end
+from spark_jobs import data_preprocessing_job as silver_job
+from spark_jobs.lake import open_lake
+from spark_jobs.session import connect_session
+from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
+from tests.chain.test_drop_to_gold import _assert_accounted, _zone_hour_differences
+from tests.conftest import TWIN, Stack
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+ROW_TABLES = ("silver.{}", "silver.{}_rejects", "gold.{}_features")
+
+
+@pytest.fixture(scope="session")
+def owner(stack: Stack) -> Any:
+    """boto3 as the store's owner, who may delete."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{stack.settings.s3_endpoint}",
+        aws_access_key_id=stack.settings.minio_root_user,
+        aws_secret_access_key=stack.settings.minio_root_password.get_secret_value(),
+        region_name=stack.settings.s3_region,
+    )
+
+
+def content(query: Query, dataset: str, folder: str) -> dict[str, tuple[Any, ...]]:
+    """Number of rows, and a hash of all their values whatever their order, of what a dataset's tables hold of a folder.
+
+    The key's first part is the dataset's name, so it is left out of the hash.
+    """
+    found = {}
+    for pattern in ROW_TABLES:
+        prefix = sql_text(f"{dataset}/{folder}/")
+        found[pattern] = query(
+            f"""
+            with rows as (select * replace (substr(_source_key, {len(dataset) + 2}) as _source_key)
+                          from {pattern.format(dataset)} where starts_with(_source_key, {prefix}))
+            select count(*), sum(hash(rows)::hugeint)::varchar from rows
+            """
+        )[0]
+    return found
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    limit = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < limit, what
+        time.sleep(0.2)
+
+
+def caught_up(stack: Stack) -> bool:
+    return all(
+        lag == 0 for topic in stack.json("topics") if topic["topic"] != DEAD_LETTERS for lag in topic["lag"].values()
+    )
+
+
+def events_of(stack: Stack, folder: str) -> list[tuple[bytes, bytes]]:
+    """Key and value of the events of a folder, as MinIO wrote them."""
+    consumer = KafkaConsumer(
+        BRONZE_EVENTS, bootstrap_servers=stack.settings.kafka_bootstrap, group_id=None, auto_offset_reset="earliest",
+        consumer_timeout_ms=3000,
+    )  # fmt: skip
+    try:
+        return [(m.key, m.value) for m in consumer if m.key is not None and folder.encode() in m.key]
+    finally:
+        consumer.close()
+
+
+def test_duplicate_reordered_and_replayed_events_leave_the_tables_of_a_run_without_faults(
+    stack: Stack, put: Drop, month: MakeMonth, query: Query, ledger: Ledger, unique: str
+) -> None:
+    bodies = {"a_2025-01.parquet": month(300, seed=31), "b_2025-01.parquet": month(200, seed=32)}
+    put(f"nyc_yellow/{unique}/a_2025-01.parquet", month(250, seed=30))
+    for name, body in bodies.items():
+        put(f"nyc_yellow/{unique}/{name}", body)
+    events = events_of(stack, unique)
+    assert len({parse_events(value)[0].etag for _, value in events}) == 3
+    producer = KafkaProducer(bootstrap_servers=stack.settings.kafka_bootstrap)
+    for key, value in [*reversed(events), *events, *events]:
+        producer.send(BRONZE_EVENTS, key=key, value=value)
+    producer.flush()
+    producer.close()
+    for name, body in bodies.items():
+        put(f"{TWIN}/{unique}/{name}", body)
+    wait_until(lambda: caught_up(stack), "the repeated events are read")
+    for name in bodies:
+        story = ledger.story("bronze", f"nyc_yellow/{unique}/{name}")
+        assert story is not None
+        _assert_accounted(story, query, rows={"a": 300, "b": 200}[name[0]])
+        assert len({layer.snapshot_id for layer in story.layers}) == 2
+    assert content(query, "nyc_yellow", unique) == content(query, TWIN, unique)
+    assert _zone_hour_differences(query) == 0
+
+
+class ByHand:
+    """The silver job as a second driver runs it: in this process, on the stack's Spark."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._settings = stack.settings
+        self._contract: DatasetContract = load_contracts(stack.settings.contracts_dir)["nyc_yellow"]
+
+    def silver(self, batch: Batch) -> CommitMarker:
+        store = store_for(self._settings, "spark")
+        spark = connect_session(self._settings)
+        return silver_job.run(spark, open_lake(self._settings, store), store, self._contract, batch)
+
+
+@pytest.fixture
+def by_hand(stack: Stack) -> ByHand:
+    """The job, ready to be run for a batch."""
+    return ByHand(stack)
+
+
+def batch_of(s3: Any, *keys: str) -> Batch:
+    """A batch of the objects as they are now."""
+    heads = {key: s3.head_object(Bucket="bronze", Key=key) for key in keys}
+    items = [
+        WorkItem(bucket="bronze", key=key, etag=head["ETag"].strip('"'), size=head["ContentLength"], version="by-hand")
+        for key, head in heads.items()
+    ]
+    return make_batch(Layer.SILVER, "nyc_yellow", items)
+
+
+def test_two_drivers_of_one_batch_at_once_write_its_rows_once(
+    put: Drop, month: MakeMonth, query: Query, s3: Any, by_hand: ByHand, unique: str
+) -> None:
+    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    put(key, month(300, seed=33))
+    before = content(query, "nyc_yellow", unique)
+    batch = batch_of(s3, key)
+
+    def drive(_: int) -> CommitMarker | JobFailed:
+        try:
+            return by_hand.silver(batch)
+        except JobFailed as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(drive, range(2)))
+    assert any(isinstance(outcome, CommitMarker) for outcome in outcomes), outcomes
+    again = by_hand.silver(batch)
+    snapshots = {outcome.snapshot_id for outcome in outcomes if isinstance(outcome, CommitMarker)}
+    assert snapshots == {again.snapshot_id}
+    assert content(query, "nyc_yellow", unique) == before
+
+
+def test_driver_that_slept_while_a_correction_passed_cannot_put_the_old_rows_back(
+    put: Drop, month: MakeMonth, query: Query, s3: Any, by_hand: ByHand, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    put(key, month(300, seed=34))
+    stale = batch_of(s3, key)
+    replace = silver_job._replace
+
+    def slowly(*arguments: Any, rejects: bool) -> None:
+        if not rejects:
+            # Both checks of the version are behind the driver; it is about to write the old rows.
+            corrected = put(key, month(120, seed=35))
+            assert corrected.state is FileState.DONE
+        replace(*arguments, rejects=rejects)
+
+    monkeypatch.setattr(silver_job, "_replace", slowly)
+    with pytest.raises(JobFailed):
+        by_hand.silver(stale)
+    story = put(key, month(120, seed=35))
+    assert query(f"select count(*) from silver.nyc_yellow where _source_key = {sql_text(key)}")[0][0] == (
+        story.layers[0].rows_accepted
+    )
+    etags = query(f"select distinct _source_etag from silver.nyc_yellow where _source_key = {sql_text(key)}")
+    assert etags == [(story.etag,)]
+    assert _zone_hour_differences(query) == 0
+
+
+def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_processed(
+    put: Drop, month: MakeMonth, query: Query, s3: Any, by_hand: ByHand, unique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, neighbour = (f"nyc_yellow/{unique}/{name}_2025-01.parquet" for name in "ab")
+    put(key, month(300, seed=36))
+    put(neighbour, month(150, seed=37))
+    batch = batch_of(s3, key, neighbour)
+    replace = silver_job._replace
+    newer = month(110, seed=38)
+    stories = []
+
+    def while_reading(*arguments: Any, rejects: bool) -> None:
+        if rejects and not stories:
+            stories.append(put(key, newer))
+        replace(*arguments, rejects=rejects)
+
+    monkeypatch.setattr(silver_job, "_replace", while_reading)
+    try:
+        marker = by_hand.silver(batch)
+    except JobFailed:
+        # The fence around the rejects noticed first; a second attempt is what Airflow makes.
+        marker = by_hand.silver(batch)
+    assert {source.key: source.refused for source in marker.sources} == {key: Reason.SUPERSEDED, neighbour: None}
+    _assert_accounted(stories[0], query, rows=110)
+
+
+def test_deleted_object_takes_its_rows_back_up_to_the_aggregate_where_the_contract_says_retract(
+    stack: Stack, put: Drop, month: MakeMonth, query: Query, ledger: Ledger, owner: Any, unique: str
+) -> None:
+    key, neighbour = (f"{TWIN}/{unique}/{name}_2025-01.parquet" for name in "ab")
+    etag = put(key, month(200, seed=39)).etag
+    put(neighbour, month(150, seed=40))
+    hours = f"select count(*), sum(trips) from gold.{TWIN}_zone_hour"
+    with_both = query(hours)[0][1]
+    owner.delete_object(Bucket="bronze", Key=key)
+    wait_until(lambda: _state(ledger, key, etag) is FileState.IGNORED, f"{key} is taken back")
+    story = ledger.story("bronze", key, etag)
+    assert story is not None
+    assert story.reason is Reason.RETRACTED
+    for pattern in ROW_TABLES:
+        found = query(
+            f"select _source_key, count(*) from {pattern.format(TWIN)}"
+            f" where starts_with(_source_key, {sql_text(f'{TWIN}/{unique}/')}) group by all"
+        )
+        assert {name for name, _ in found} == {neighbour}, pattern
+    features = query(f"select count(*) from gold.{TWIN}_features")[0][0]
+    assert query(hours)[0][1] == features < with_both
+    back = put(key, month(200, seed=39))
+    assert (back.state, back.etag) == (FileState.DONE, etag)
+    assert query(hours)[0][1] == with_both
+
+
+def test_deleted_object_keeps_its_rows_where_the_contract_says_keep(
+    put: Drop, month: MakeMonth, query: Query, ledger: Ledger, owner: Any, unique: str
+) -> None:
+    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    put(key, month(100, seed=41))
+    before = content(query, "nyc_yellow", unique)
+    owner.delete_object(Bucket="bronze", Key=key)
+    wait_until(lambda: _told_of(ledger, key, "removed"), f"{key} is known to be removed")
+    story = ledger.story("bronze", key)
+    assert story is not None
+    _assert_accounted(story, query, rows=100)
+    assert content(query, "nyc_yellow", unique) == before
+
+
+def test_replay_runs_files_again_to_the_depth_asked_for_in_few_batches_and_changes_no_row(
+    stack: Stack, s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
+) -> None:
+    keys = [f"nyc_yellow/{unique}/{number:02d}_2025-01.parquet" for number in range(12)]
+    for number, key in enumerate(keys):
+        s3.put_object(Bucket="bronze", Key=key, Body=month(60, seed=200 + number))
+    first = {key: wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS) for key in keys}
+    before = content(query, "nyc_yellow", unique)
+    names = [f"bronze/{key}" for key in keys]
+    dry = stack.json("replay", *names, "--depth", "silver", "--dry-run")
+    assert (len(dry["files"]), dry["batches"], dry["started"]) == (12, 1, 0)
+    for depth, layers in (("silver", [Layer.SILVER]), ("gold", [Layer.SILVER, Layer.GOLD])):
+        known = {key: ledger.story("bronze", key) for key in keys}
+        assert stack.json("replay", *names, "--depth", depth)["started"] == 12
+        again = {
+            key: wait_for_end(
+                lambda key=key: ledger.story("bronze", key),
+                key,
+                len(known[key].timeline),
+                WAIT_SECONDS,  # type: ignore[union-attr]
+            )
+            for key in keys
+        }
+        for key in keys:
+            ran = {r.layer for r, old in zip(again[key].layers, known[key].layers, strict=True) if r != old}  # type: ignore[union-attr]
+            assert ran == set(layers), (depth, key)
+            _assert_accounted(again[key], query, rows=60)
+        assert len({story.layers[0].run_id for story in again.values()}) <= 2
+    assert content(query, "nyc_yellow", unique) == before
+    assert all(story.state is FileState.DONE for story in first.values())
+
+
+def test_snapshot_tells_its_files_and_a_file_its_snapshots(
+    stack: Stack, put: Drop, month: MakeMonth, unique: str
+) -> None:
+    story = put(f"nyc_yellow/{unique}/a_2025-01.parquet", month(70, seed=42))
+    for layer in story.layers:
+        (source,) = stack.json("why", "--snapshot", str(layer.snapshot_id))
+        assert (source["key"], source["etag"], source["table_name"]) == (story.key, story.etag, layer.table)
+        assert source["rows_accepted"] == layer.rows_accepted
+    assert stack.json("why", "--snapshot", "1", code=2)["error"] == "UsageError"
+
+
+def _state(ledger: Ledger, key: str, etag: str) -> FileState | None:
+    story = ledger.story("bronze", key, etag)
+    return story.state if story else None
+
+
+def _told_of(ledger: Ledger, key: str, hop: str) -> bool:
+    story = ledger.story("bronze", key)
+    return story is not None and hop in [passage.hop for passage in story.timeline]
