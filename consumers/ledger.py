@@ -137,14 +137,15 @@ SELECT r.* FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, et
 JOIN ledger.results r USING (bucket, key, etag) ORDER BY r.layer DESC
 """
 
-# Two at once may leave it behind, never before an open letter; the next one to be settled moves it on.
+# Two at once may leave it behind, never beyond an open letter; the next one to be settled moves it on. Scalar
+# subqueries, since Postgres makes joins of EXISTS that read the whole table.
 _MOVE_FIRST_OPEN = """
 UPDATE ledger.first_open_letter f SET letter_id = (
     SELECT d.letter_id + 1 FROM ledger.dead_letters d
     WHERE d.letter_id >= f.letter_id
-      AND NOT EXISTS (SELECT FROM ledger.dead_letters n WHERE n.letter_id = d.letter_id + 1)
+      AND (SELECT n.letter_id FROM ledger.dead_letters n WHERE n.letter_id = d.letter_id + 1) IS NULL
     ORDER BY d.letter_id LIMIT 1)
-WHERE EXISTS (SELECT FROM ledger.dead_letters d WHERE d.letter_id = f.letter_id)
+WHERE (SELECT d.letter_id FROM ledger.dead_letters d WHERE d.letter_id = f.letter_id) IS NOT NULL
 """
 
 
