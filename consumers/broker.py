@@ -6,11 +6,12 @@ Every function and method raises `ServiceUnavailable` when the broker does not a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
@@ -23,11 +24,14 @@ from kafka.errors import (
 from kafka.structs import OffsetAndMetadata
 from pydantic import BaseModel, ConfigDict
 
+from consumers.headers import text_headers
 from consumers.topics import DEAD_LETTERS, PARTITIONS
 from contracts.errors import BadWork, ServiceUnavailable
 
 BOOTSTRAP_MS = 5_000
 FLUSH_SECONDS = 30.0
+STALL_SECONDS = 30.0
+"""Without any message of a range that Kafka says to hold."""
 CLOSE_MS = 3_000
 
 
@@ -41,6 +45,7 @@ class Record:
     at: datetime
     key: bytes | None
     value: bytes | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -72,13 +77,14 @@ class Producer:
         self._producer: Any = None
         self._sent: list[Any] = []
 
-    def send(self, topic: str, key: str, value: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def send(self, topic: str, key: str | None, value: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Queue one message."""
         encoded = [(name, text.encode()) for name, text in (headers or {}).items()]
         with self._restarting():
             if self._producer is None:
                 self._producer = self._connect()
-            self._sent.append(self._producer.send(topic, key=key.encode(), value=value, headers=encoded))
+            name = None if key is None else key.encode()
+            self._sent.append(self._producer.send(topic, key=name, value=value, headers=encoded))
 
     def flush(self) -> None:
         """Wait until Kafka holds every message sent since the last call; forget them if it does not."""
@@ -161,6 +167,70 @@ class Consumer:
     def close(self) -> None:
         """Leave the group, so that its partitions pass on at once."""
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+
+class Reader:
+    """Reads ranges of one partition at a time, as no group, so nobody is disturbed. A context manager."""
+
+    def __init__(self, bootstrap: str) -> None:
+        with _errors(bootstrap):
+            self._consumer = KafkaConsumer(
+                bootstrap_servers=bootstrap,
+                bootstrap_timeout_ms=BOOTSTRAP_MS,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                allow_auto_create_topics=False,
+                fetch_max_wait_ms=200,
+                request_timeout_ms=15_000,
+            )
+        self._bootstrap = bootstrap
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset that a partition holds, and the one that its next message will have."""
+        part = TopicPartition(topic, partition)
+        with _errors(self._bootstrap):
+            return self._consumer.beginning_offsets([part])[part], self._consumer.end_offsets([part])[part]
+
+    def offset_since(self, topic: str, partition: int, moment: datetime) -> int | None:
+        """The first offset that was written at a moment or later; None when nothing was."""
+        part = TopicPartition(topic, partition)
+        with _errors(self._bootstrap):
+            found = self._consumer.offsets_for_times({part: max(0, int(moment.timestamp() * 1000))})[part]
+        return None if found is None else int(found.offset)
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
+        """The messages of a partition from offset `start` to before `end`, as far as Kafka holds them by now.
+
+        One range at a time: the next call ends the one before.
+        """
+        first, last = self.bounds(topic, partition)
+        position, end = max(start, first), min(end, last)
+        if position >= end:
+            return
+        part = TopicPartition(topic, partition)
+        with _errors(self._bootstrap):
+            self._consumer.assign([part])
+            self._consumer.seek(part, position)
+        limit = time.monotonic() + STALL_SECONDS
+        while position < end:
+            with _errors(self._bootstrap):
+                found = self._consumer.poll(timeout_ms=500).get(part, [])
+            if found:
+                limit = time.monotonic() + STALL_SECONDS
+            elif time.monotonic() > limit:
+                raise ServiceUnavailable(f"Kafka at {self._bootstrap} holds {topic} but does not give it; is it up?")
+            for message in found:
+                if message.offset >= end:
+                    return
+                position = message.offset + 1
+                yield _record(message)
 
 
 def ensure_topics(bootstrap: str, partitions: Mapping[str, int] = PARTITIONS) -> None:
@@ -261,4 +331,5 @@ def _record(message: Any) -> Record:
         at=datetime.fromtimestamp(message.timestamp / 1000, UTC),
         key=message.key,
         value=message.value,
+        headers=text_headers(message.headers),
     )

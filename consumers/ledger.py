@@ -20,6 +20,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from consumers.dead_letters import LetterState, Settled
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable, SluiceError
 from contracts.markers import CommitMarker, SourceResult
@@ -174,6 +175,17 @@ JOIN ledger.history h USING (bucket, key, etag) ORDER BY h.at, h.id
 _LAYERS = """
 SELECT r.* FROM unnest(%s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag)
 JOIN ledger.results r USING (bucket, key, etag) ORDER BY r.layer DESC
+"""
+
+# Two at once may leave it behind, never beyond an open letter; the next one to be settled moves it on. Scalar
+# subqueries, since Postgres makes joins of EXISTS that read the whole table.
+_MOVE_FIRST_OPEN = """
+UPDATE ledger.first_open_letter f SET letter_id = (
+    SELECT d.letter_id + 1 FROM ledger.dead_letters d
+    WHERE d.letter_id >= f.letter_id
+      AND (SELECT n.letter_id FROM ledger.dead_letters n WHERE n.letter_id = d.letter_id + 1) IS NULL
+    ORDER BY d.letter_id LIMIT 1)
+WHERE (SELECT d.letter_id FROM ledger.dead_letters d WHERE d.letter_id = f.letter_id) IS NOT NULL
 """
 
 
@@ -391,6 +403,34 @@ class Ledger:
             return _tell(connection, connection.execute(_STORIES, asked).fetchall())
 
         return self._run(work)
+
+    def first_open_letter(self) -> int:
+        """An id below which every dead letter is settled; 0 while none is."""
+        row = self._run(lambda c: c.execute("SELECT letter_id FROM ledger.first_open_letter").fetchone())
+        return int(row["letter_id"]) if row else 0
+
+    def settled_letters(self, start: int, end: int) -> dict[int, Settled]:
+        """What became of the dead letters with ids from `start` to before `end`; open ones are left out."""
+        rows = self._run(
+            lambda c: c.execute(
+                "SELECT * FROM ledger.dead_letters WHERE letter_id >= %s AND letter_id < %s", (start, end)
+            ).fetchall()
+        )
+        return {row["letter_id"]: Settled(LetterState(row["state"]), row["at"]) for row in rows}
+
+    def settle_letters(self, ids: Iterable[int], state: LetterState) -> None:
+        """Close dead letters; what somebody closed before stays as it was closed."""
+        ordered = sorted(ids)
+
+        def work(connection: Connection[DictRow]) -> None:
+            connection.execute(
+                "INSERT INTO ledger.dead_letters (letter_id, state) SELECT a, %s FROM unnest(%s::bigint[]) AS a "
+                "ON CONFLICT DO NOTHING",
+                (str(state), ordered),
+            )
+            connection.execute(_MOVE_FIRST_OPEN)
+
+        self._run(work)
 
     def _run(self, work: Work[T]) -> T:
         # A connection that a restart of Postgres broke is met once per pooled connection; a deadlock is rare.

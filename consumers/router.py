@@ -23,6 +23,7 @@ from tenacity.stop import stop_when_event_set
 
 from consumers.broker import Consumer, Producer, Record
 from consumers.dead_letters import DeadLetter, dead_letter
+from consumers.headers import origin
 from consumers.ledger import Ledger, open_ledger
 from consumers.logs import configure_logs
 from consumers.recent import RecentEvents
@@ -189,9 +190,11 @@ class Router:
                 EVENTS.labels(record.topic, "BadEvent").inc()
                 outbox.dead.append(dead_letter(record, error, now))
                 continue
-            fresh = [event for event in events if event not in seen and event not in self._recent]
+            # What somebody sent again on purpose is news, however lately it came.
+            redriven = origin(record.headers)[0] is not None
+            fresh = [e for e in events if redriven or (e not in seen and e not in self._recent)]
             EVENTS.labels(record.topic, "SecondDelivery").inc(len(events) - len(fresh))
-            arrivals += [(record, Arrival(event, record.at)) for event in fresh]
+            arrivals += [(record, Arrival(event, record.at, redriven)) for event in fresh]
             seen.add(fresh)
         return arrivals
 
@@ -239,8 +242,7 @@ class Router:
             value = message.model_dump_json().encode()
             self._producer.send(WORK_TOPICS[message.layer], message.dataset, value)
         for letter in outbox.dead:
-            headers = {"reason": letter.reason, "source": letter.place}
-            self._producer.send(DEAD_LETTERS, letter.place, letter.model_dump_json().encode(), headers)
+            self._producer.send(DEAD_LETTERS, letter.place, letter.model_dump_json().encode(), letter.headers)
         self._producer.flush()
         for message in outbox.work:
             WORK.labels(message.layer).inc(len(message.items))

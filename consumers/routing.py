@@ -8,6 +8,8 @@ The rules of one version (etag) of one object, tried in order:
 2. Another version of the object was written later: this one is superseded, whatever the order of arrival.
 3. The same content again while it is the object's newest version: `received`, `running` and `done` stay as
    they are; `quarantined` and `ignored` start anew, and so does whatever was deleted meanwhile and is not `done`.
+   So does an event redriven from the dead letters, however old, if the file's name was all that was wrong with it:
+   a contract may have come since. If it ends for the same reason, it is a dead letter again.
 4. Otherwise (new content, or old content put back over newer): the file starts.
 
 A removal concerns the object's newest version. Where the contract says `keep` it is written down and no more;
@@ -34,6 +36,8 @@ MAX_ITEMS = 100
 """Files of one work message: 100 keys of 1,024 bytes, six-fold when escaped, stay below Kafka's 1 MB."""
 
 _DEAD_LETTERS = frozenset({Reason.UNKNOWN_DATASET, Reason.PATH_NOT_IN_CONTRACT})
+_BY_NAME = _DEAD_LETTERS | {Reason.DIRECTORY_MARKER, Reason.HIDDEN_NAME}
+"""What `classify` ends files for: no stage has claimed them yet, so the same event can still start them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Arrival:
 
     event: BucketEvent
     recorded_at: datetime
+    redriven: bool = False
+    """Whether somebody sent it again from the dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,9 @@ class Repeat:
     """Nothing new: a second delivery, or the same content dropped again."""
 
     dropped: bool
-    """The content was dropped again, which the history tells."""
+    """The content was dropped, or its event redriven, again; the history tells so."""
     again: Work | End | None = None
-    """What a second delivery hands on once more."""
+    """What a second delivery, or a redriven event, hands on once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +111,10 @@ class UnknownBucket:
 Decision = Work | End | Repeat | Removed | FetchMarker | Nothing | UnknownBucket
 
 
-def route(event: BucketEvent, contracts: Mapping[str, DatasetContract], known: KnownFiles) -> Decision:
-    """Decide what one event means."""
+def route(
+    event: BucketEvent, contracts: Mapping[str, DatasetContract], known: KnownFiles, redriven: bool = False
+) -> Decision:
+    """Decide what one event means; `redriven`: somebody sent it again from the dead letters."""
     if event.bucket in list(Layer):
         return _layer_event(event)
     if event.bucket != BRONZE:
@@ -117,6 +125,11 @@ def route(event: BucketEvent, contracts: Mapping[str, DatasetContract], known: K
     if not event.created:
         return Nothing(f"{event.name} changes no content")
     same = known.version(event.bucket, event.key, event.etag)
+    if redriven and same is not None and same is newest:
+        # It is about the content that is there, so it stands for the latest event that told of it.
+        event = event.model_copy(update={"sequencer": _latest(event, same)})
+        if same.reason in _BY_NAME:
+            return _redriven(event, same, contracts)
     if same is not None and not later(event.sequencer, same.sequencer):
         return _second_delivery(event, same, contracts)
     if newest is not None and newest is not same and later(newest.sequencer, event.sequencer):
@@ -184,7 +197,7 @@ def plan(
     changes = Changes()
     decisions = []
     for arrival in arrivals:
-        decision = route(arrival.event, contracts, known)
+        decision = route(arrival.event, contracts, known, redriven=arrival.redriven)
         _record(arrival, decision, known, now, changes)
         decisions.append(decision)
     return decisions, changes
@@ -248,6 +261,13 @@ def _removal(event: BucketEvent, newest: FileRow | None, contracts: Mapping[str,
     return work or Removed(newest.etag)
 
 
+def _redriven(event: BucketEvent, same: FileRow, contracts: Mapping[str, DatasetContract]) -> Decision:
+    verdict = classify(event, contracts)
+    if isinstance(verdict, End) and verdict.reason == same.reason:
+        return Repeat(dropped=True, again=verdict)
+    return verdict
+
+
 def _second_delivery(event: BucketEvent, same: FileRow, contracts: Mapping[str, DatasetContract]) -> Repeat:
     if later(same.sequencer, event.sequencer):
         return Repeat(dropped=False)
@@ -268,7 +288,7 @@ def _record(arrival: Arrival, decision: Decision, known: KnownFiles, now: dateti
     elif isinstance(decision, Repeat):
         same = known.version(event.bucket, event.key, event.etag)
         if decision.dropped and same is not None:
-            _see_again(replace(same, sequencer=event.sequencer, removed_at=None), known, changes)
+            _see_again(replace(same, sequencer=_latest(event, same), removed_at=None), known, changes)
             changes.history.append(HistoryRow(event.bucket, event.key, event.etag, event.at, Hop.REPEATED, same.state))
     elif isinstance(decision, Work | End):
         _start(arrival, decision, known, now, changes)
@@ -277,10 +297,11 @@ def _record(arrival: Arrival, decision: Decision, known: KnownFiles, now: dateti
 def _start(arrival: Arrival, decision: Work | End, known: KnownFiles, now: datetime, changes: Changes) -> None:
     event = arrival.event
     name = (event.bucket, event.key, event.etag)
+    same = known.version(*name)
     ends = decision if isinstance(decision, End) else None
     row = FileRow(
         *name,
-        sequencer=event.sequencer,
+        sequencer=_latest(event, same),
         state=ends.reason.state if ends else FileState.RECEIVED,
         reason=ends.reason if ends else None,
         detail=ends.detail if ends else None,
@@ -289,13 +310,14 @@ def _start(arrival: Arrival, decision: Work | End, known: KnownFiles, now: datet
         put_at=event.at,
         version=event.sequencer,
     )
-    if known.version(*name) is not None:
+    if same is not None:
         changes.reopened.add(name)
     if ends is None or ends.reason != Reason.SUPERSEDED:
         changes.superseding[event.bucket, event.key] = row
     _store(row, known, changes)
+    if same is None or not arrival.redriven:
+        changes.history.append(HistoryRow(*name, at=event.at, hop=Hop.PUT))
     changes.history += [
-        HistoryRow(*name, at=event.at, hop=Hop.PUT),
         HistoryRow(*name, at=arrival.recorded_at, hop=Hop.EVENT),
         HistoryRow(*name, at=now, hop=Hop.ROUTED, state=row.state, reason=row.reason, detail=row.detail),
     ]
@@ -334,6 +356,13 @@ def _remove(row: FileRow, known: KnownFiles, changes: Changes) -> None:
     else:
         changes.seen_again.pop(name, None)
         changes.removed[name] = row
+
+
+def _latest(event: BucketEvent, same: FileRow | None) -> str:
+    """The sequencer of the version's latest event: a redriven one may be older than what the ledger knows."""
+    if same is not None and later(same.sequencer, event.sequencer):
+        return same.sequencer.lstrip("0")
+    return event.sequencer
 
 
 def _see_again(row: FileRow, known: KnownFiles, changes: Changes) -> None:

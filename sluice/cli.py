@@ -27,8 +27,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+dlq = typer.Typer(
+    help="Dead letters: messages that nobody could process. Look at them, send them again, or close them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(dlq, name="dlq")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 QUARANTINED = 4
+
+Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=0, help="Ids from `sluice dlq list`.")]
+OfReason = Annotated[str | None, typer.Option("--reason", help="Only of this reason, for example bad_event.")]
+OfTopic = Annotated[str | None, typer.Option("--topic", help="Only messages of this topic.")]
+Since = Annotated[datetime | None, typer.Option("--since", help="Only those given up since then (UTC).")]
 
 
 def exit_code(error: errors.SluiceError) -> int:
@@ -277,6 +289,69 @@ def topics(
             return
         for message in broker.follow(settings.kafka_bootstrap, names):
             _print_json(render.record(message)) if as_json else render.message(message)
+
+
+@dlq.command("list")
+def list_letters(
+    reason: OfReason = None,
+    topic: OfTopic = None,
+    since: Since = None,
+    all_: Annotated[bool, typer.Option("--all", help="Redriven and discarded ones too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List open dead letters, oldest first."""
+    with _told(as_json):
+        from sluice import letters
+
+        found = letters.listed(_running(), letters.filter_of(reason, topic, since), all_)
+        _print_json([render.letter_fields(item) for item in found]) if as_json else render.letters(found)
+
+
+@dlq.command("show")
+def show_letter(
+    letter_id: Annotated[int, typer.Argument(metavar="ID", min=0, help="An id from `sluice dlq list`.")],
+    as_json: Json = False,
+) -> None:
+    """Show a dead letter with its message, what became of it, and where it came from."""
+    with _told(as_json):
+        from sluice import letters
+
+        with letters.open_box(_running()) as box:
+            shown = box.show(letter_id)
+        _print_json(render.shown_letter(shown)) if as_json else render.letter(shown)
+
+
+@dlq.command("redrive")
+def redrive_letters(
+    ids: Ids = None, reason: OfReason = None, topic: OfTopic = None, since: Since = None, as_json: Json = False
+) -> None:
+    """Send the messages of open dead letters again; they meet the same checks as any other."""
+    _settle("redriven", ids, reason, topic, since, as_json)
+
+
+@dlq.command("discard")
+def discard_letters(
+    ids: Ids = None, reason: OfReason = None, topic: OfTopic = None, since: Since = None, as_json: Json = False
+) -> None:
+    """Close open dead letters without sending their messages again."""
+    _settle("discarded", ids, reason, topic, since, as_json)
+
+
+def _settle(
+    word: str, ids: list[int] | None, reason: str | None, topic: str | None, since: datetime | None, as_json: bool
+) -> None:
+    with _told(as_json):
+        from sluice import letters
+
+        only = letters.filter_of(reason, topic, since)
+        letters.require_choice(ids or (), only)
+        with letters.open_box(_running()) as box:
+            outcome = (box.redrive if word == "redriven" else box.discard)(ids or (), only)
+        if as_json:
+            _print_json({word: outcome.done, "left": [{"id": n, "why": why} for n, why in outcome.left.items()]})
+        else:
+            render.outcome(word, outcome)
+        raise typer.Exit(1 if outcome.left else 0)
 
 
 @app.command()

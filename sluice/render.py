@@ -34,6 +34,10 @@ PLANNED = 20
 """Files that a plan names."""
 MOST_ROWS = 200
 """A terminal's worth; `--json` gives all of them."""
+_SHORT = 100
+"""Characters of a dead letter's detail in a list."""
+_MOST_OF_VALUE = 4_000
+"""Characters of a message on a terminal."""
 
 
 def plain(value: Any) -> Any:
@@ -206,6 +210,71 @@ def replay_record(plan: ReplayPlan, started: int) -> dict[str, Any]:
         "files": [{"dataset": dataset, "key": item.uri, "etag": item.etag} for dataset, item in plan.work],
         "passed": [{"key": passed.uri, "why": passed.why} for passed in plan.passed],
     }  # fmt: skip
+
+
+def letter_fields(item: Any) -> dict[str, Any]:
+    """A dead letter as JSON has it, without its message."""
+    letter = item.letter
+    return {
+        "id": item.id, "state": item.state, "settled_at": utc_millis(item.settled.at) if item.settled else None,
+        "at": utc_millis(letter.at), "reason": letter.reason, "detail": letter.detail, "source": letter.place,
+        "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "key": letter.key,
+        "attempt": letter.attempt, "redriven_from": letter.redriven_from,
+    }  # fmt: skip
+
+
+def shown_letter(shown: Any) -> dict[str, Any]:
+    """A dead letter with its message and chain, as JSON has it."""
+    content = shown.filed.letter.content
+    return {
+        **letter_fields(shown.filed), "redriven_to": list(shown.redriven_to),
+        "value": None if content is None else content.decode("utf-8", errors="backslashreplace"),
+        "value_cut": shown.filed.letter.value_cut,
+    }  # fmt: skip
+
+
+def letters(items: Sequence[Any]) -> None:
+    """The list of `sluice dlq list`."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("ID", "STATE", "AT (UTC)", "REASON", "SOURCE", "KEY", "WHAT"):
+        table.add_column(title, overflow="fold")
+    for item in items:
+        letter = item.letter
+        what = letter.detail if len(letter.detail) <= _SHORT else letter.detail[:_SHORT] + "…"
+        cells = (item.state, letter.at.strftime("%Y-%m-%d %H:%M:%S"), letter.reason, letter.place, letter.key or "")
+        table.add_row(str(item.id), *(Text(visible(cell)) for cell in (*cells, what)))
+    console.print(table if items else "no dead letter matches")
+
+
+def letter(shown: Any) -> None:
+    """What `sluice dlq show` says."""
+    fields = shown_letter(shown)
+    value = fields.pop("value")
+    lines = [
+        (name.replace("_", " "), visible(", ".join(map(str, told)) if isinstance(told, list) else str(told)))
+        for name, told in fields.items()
+        if told not in (None, [], False) and name not in ("topic", "partition", "offset")
+    ]
+    key_values(lines)
+    console.print()
+    if value is None:
+        console.print("the message has no value")
+        return
+    console.print(Text(visible(value[:_MOST_OF_VALUE], lines=True)), soft_wrap=True)
+    if len(value) > _MOST_OF_VALUE or fields["value_cut"]:
+        console.print(f"… cut; --json prints {'the first 64 KiB' if fields['value_cut'] else 'all of it'}")
+
+
+def outcome(word: str, done: Any) -> None:
+    """What `sluice dlq redrive` and `discard` did."""
+    step(f"{word} {len(done.done)}: {', '.join(map(str, done.done))}" if done.done else f"{word} none")
+    for letter_id, why in done.left.items():
+        step(visible(f"left {letter_id}: {why}"))
+
+
+def visible(text: str, lines: bool = False) -> str:
+    """Text that others wrote, with nothing in it that a terminal would obey; `lines`: several lines stay so."""
+    return "".join(c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode() for c in text)
 
 
 def rows(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote_plus
 
 from consumers.broker import Record
+from consumers.headers import ATTEMPT, REDRIVEN_FROM
 from consumers.routing import Arrival, Decision, plan
 from consumers.rows import Changes, KnownFiles
 from contracts.dataset import DatasetContract, load_contract
@@ -59,6 +61,12 @@ def body(event: BucketEvent) -> bytes:
 def message(value: bytes | None, offset: int = 0, topic: str = "lake.bronze.events", partition: int = 0) -> Record:
     """A Kafka message."""
     return Record(topic, partition, offset, NOON, b"bronze/key", value)
+
+
+def redriven(value: bytes | None, offset: int = 0, letter_id: int = 12, attempt: int = 2) -> Record:
+    """A Kafka message that was sent again from a dead letter."""
+    headers = {REDRIVEN_FROM: str(letter_id), ATTEMPT: str(attempt)}
+    return replace(message(value, offset), headers=headers)
 
 
 def accepted(key: str = KEY, etag: str = "a1", rows: int = 10, rejected: int = 2) -> SourceResult:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
-from consumers.ledger import Ledger
+from consumers.dead_letters import LetterState
+from consumers.ledger import _MOVE_FIRST_OPEN, Ledger
 from consumers.migrate import migrate
 from consumers.routing import Decision, Repeat, Work, plan
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable
@@ -325,3 +328,53 @@ def test_files_that_a_snapshot_wrote_are_told_even_after_a_later_commit_replaced
     ]
     assert [(s.key, s.rows_accepted) for s in ledger.commit_sources(6)] == [(KEY, 3)]
     assert ledger.commit_sources(99) == []
+
+
+def test_dead_letter_is_open_until_it_is_settled_and_stays_as_it_was_settled_first(ledger: Ledger) -> None:
+    assert ledger.settled_letters(0, 100) == {}
+    ledger.settle_letters([3, 5], LetterState.REDRIVEN)
+    ledger.settle_letters([5, 7], LetterState.DISCARDED)
+    states = {letter_id: settled.state for letter_id, settled in ledger.settled_letters(0, 100).items()}
+    assert states == {3: LetterState.REDRIVEN, 5: LetterState.REDRIVEN, 7: LetterState.DISCARDED}
+    assert set(ledger.settled_letters(4, 7)) == {5}
+
+
+def test_first_open_letter_moves_over_what_is_settled_in_any_order(ledger: Ledger) -> None:
+    assert ledger.first_open_letter() == 0
+    moved = []
+    for ids in ([1, 2], [0], [4], [3, 0], []):
+        ledger.settle_letters(ids, LetterState.DISCARDED)
+        moved.append(ledger.first_open_letter())
+    assert moved == [0, 3, 3, 5, 5]
+
+
+def test_first_open_letter_that_two_at_once_left_behind_is_moved_on_by_the_next(
+    ledger: Ledger, ledger_url: str
+) -> None:
+    with psycopg.connect(ledger_url) as other:
+        other.execute("INSERT INTO ledger.dead_letters (letter_id, state) VALUES (1, 'discarded')")
+        ledger.settle_letters([0], LetterState.REDRIVEN)
+    assert ledger.first_open_letter() == 1
+    ledger.settle_letters([9], LetterState.REDRIVEN)
+    assert ledger.first_open_letter() == 2
+
+
+def test_dead_letter_cannot_be_opened_by_settling_it(ledger: Ledger) -> None:
+    with pytest.raises(BadWork):
+        ledger.settle_letters([1], LetterState.OPEN)
+
+
+def test_settling_costs_the_same_after_many(ledger: Ledger, ledger_url: str) -> None:
+    ledger.settle_letters(range(50_000), LetterState.DISCARDED)
+    with psycopg.connect(ledger_url) as connection:
+        connection.execute("ANALYZE ledger.dead_letters")
+        connection.execute("INSERT INTO ledger.dead_letters VALUES (50000, 'discarded')")
+        plan = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {_MOVE_FIRST_OPEN}").fetchone()
+    assert plan is not None
+    assert _most_rows(plan[0][0]["Plan"]) < 10
+    assert ledger.first_open_letter() == 50_001
+
+
+def _most_rows(node: dict[str, Any]) -> float:
+    """The most rows that any step of a plan went through."""
+    return max([node["Actual Rows"] * node["Actual Loops"], *map(_most_rows, node.get("Plans", []))])

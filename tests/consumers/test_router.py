@@ -6,21 +6,23 @@ import base64
 import json
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consumers.broker import Record
+from consumers.headers import ATTEMPT, REDRIVEN_FROM
 from consumers.router import Router
-from consumers.rows import Changes, KnownFiles
+from consumers.rows import Changes, FileRow, KnownFiles
 from consumers.topics import DEAD_LETTERS, WORK_TOPICS
 from consumers.watched_contracts import WatchedContracts
 from contracts.errors import BadWork, ObjectGone, ServiceUnavailable
 from contracts.markers import CommitMarker
 from contracts.states import FileState, Layer, Reason
 from contracts.work import parse_work
-from tests.consumers.samples import KEY, accepted, body, marker, message, planned, put
+from tests.consumers.samples import KEY, accepted, body, marker, message, planned, put, redriven
 
 DATASETS = Path(__file__).parents[2] / "contracts" / "datasets"
 
@@ -278,3 +280,52 @@ def test_event_whose_hand_over_failed_is_looked_at_again(
         step(router, servers, message(body(put()), offset=1))
     step(router, servers, message(body(put()), offset=1))
     assert servers.work() == [KEY]
+
+
+LOST = "oders/may.parquet"
+
+
+def test_redriven_event_is_looked_at_although_it_came_a_moment_ago_and_keeps_its_history(
+    router: Router, servers: Servers
+) -> None:
+    step(router, servers, message(body(put(LOST)), offset=1))
+    step(router, servers, redriven(body(put(LOST)), offset=2, letter_id=12, attempt=2))
+    first, second = servers.dead()
+    assert (first["offset"], first["redriven_from"], first["attempt"]) == (1, None, 1)
+    assert (second["offset"], second["redriven_from"], second["attempt"]) == (2, 12, 2)
+    assert second["reason"] == Reason.UNKNOWN_DATASET
+
+
+def test_redriven_poison_is_a_dead_letter_that_keeps_its_history(router: Router, servers: Servers) -> None:
+    step(router, servers, redriven(b"poison", letter_id=3, attempt=4))
+    assert [(letter["redriven_from"], letter["attempt"]) for letter in servers.dead()] == [(3, 4)]
+
+
+@pytest.mark.parametrize("seen_at", ["10", "11"], ids=["once", "dropped-again-since"])
+def test_redriven_event_starts_its_file_when_the_contract_has_come_since(
+    router: Router, servers: Servers, seen_at: str
+) -> None:
+    quarantined = FileState.QUARANTINED
+    servers.known.put(FileRow("bronze", KEY, "a1", seen_at.rjust(32, "0"), quarantined, Reason.UNKNOWN_DATASET))
+    # Kafka fails after the ledger has the file as received: the second look must hand the work on nevertheless.
+    servers.down = ["flush"]
+    step(router, servers, redriven(body(put(sequencer="10"))))
+    assert servers.work() == [KEY]
+    row = servers.known.version("bronze", KEY, "a1")
+    assert row is not None
+    assert (row.state, int(row.sequencer, 16)) == (FileState.RECEIVED, int(seen_at, 16))
+    assert servers.dead() == []
+
+
+def test_redriven_event_of_a_file_that_is_done_changes_nothing(router: Router, servers: Servers) -> None:
+    servers.known.put(FileRow("bronze", KEY, "a1", "10", FileState.DONE))
+    step(router, servers, redriven(body(put())))
+    assert servers.sent == []
+    assert servers.known.version("bronze", KEY, "a1") == FileRow("bronze", KEY, "a1", "10", FileState.DONE)
+
+
+def test_redriven_marker_event_makes_its_gold_work(router: Router, servers: Servers) -> None:
+    record = commit_event(marker(accepted()), servers)
+    step(router, servers, record)
+    step(router, servers, replace(record, offset=1, headers={REDRIVEN_FROM: "1", ATTEMPT: "2"}))
+    assert servers.work(Layer.GOLD) == [KEY, KEY]

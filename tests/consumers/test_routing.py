@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from consumers.routing import (
     MAX_ITEMS,
+    Arrival,
     Decision,
     End,
     FetchMarker,
@@ -20,6 +21,7 @@ from consumers.routing import (
     Work,
     classify,
     gold_work,
+    plan,
     route,
     silver_work,
 )
@@ -143,6 +145,76 @@ def test_second_delivery_of_an_unroutable_key_makes_its_dead_letter_again() -> N
 def test_second_delivery_of_a_refused_file_hands_on_nothing() -> None:
     refused = row(state=QUARANTINED, reason=Reason.NOT_PARQUET)
     assert route(put(), CONTRACTS, KnownFiles([refused])) == SILENT
+
+
+LOST = "oders/a.parquet"
+UNKNOWN, GONE, HIDDEN = Reason.UNKNOWN_DATASET, Reason.OBJECT_GONE, Reason.HIDDEN_NAME
+
+
+@pytest.mark.parametrize(
+    ("known", "event", "expected"),
+    [
+        pytest.param([], put(), WORK, id="event-that-was-no-event-before"),
+        pytest.param([row(state=QUARANTINED, reason=UNKNOWN)], put(), WORK, id="contract-added-since"),
+        pytest.param([row("a1", "12", QUARANTINED, UNKNOWN)], put(), WORK, id="dropped-again-before-the-contract"),
+        pytest.param([row("a1", "0F", QUARANTINED, UNKNOWN)], put(), WORK, id="later-than-what-the-ledger-knows"),
+        pytest.param([row(state=IGNORED, reason=HIDDEN)], put(), WORK, id="name-taken-since"),
+        pytest.param(
+            [row(state=QUARANTINED, reason=Reason.PATH_NOT_IN_CONTRACT, key=LOST)],
+            put(LOST),
+            ends(UNKNOWN),
+            id="ends-for-another-reason",
+        ),
+        pytest.param([row(state=DONE)], put(), SILENT, id="done"),
+        pytest.param([row(state=RUNNING)], put(), SILENT, id="running"),
+        pytest.param([row(state=DONE)], put(sequencer="11"), DROPPED, id="done-and-later"),
+        # A stage has claimed this very version, so it would never claim it again: the file would wait for ever.
+        pytest.param([row(state=QUARANTINED, reason=Reason.RUN_FAILED)], put(), SILENT, id="run-failed"),
+        pytest.param([row(state=IGNORED, reason=GONE)], put(), SILENT, id="object-gone"),
+        pytest.param(
+            [row(state=QUARANTINED, reason=UNKNOWN), row("b2", "11")], put(), SILENT, id="newer-content-since"
+        ),
+        pytest.param([row()], removal(sequencer="20"), Removed("a1"), id="removal"),
+    ],
+)
+def test_redriven_event_is_judged_by_todays_contracts(
+    known: list[FileRow], event: BucketEvent, expected: object
+) -> None:
+    decision = route(event, CONTRACTS, KnownFiles(known), redriven=True)
+    if expected == WORK:
+        assert isinstance(decision, Work)
+        newest = max([int(event.sequencer, 16), *(int(row.sequencer, 16) for row in known)])
+        assert int(decision.item.version, 16) == newest
+    else:
+        assert decision == expected
+
+
+def test_redriven_event_of_a_file_that_waits_hands_it_on_again() -> None:
+    decision = route(put(), CONTRACTS, KnownFiles([row(state=RECEIVED)]), redriven=True)
+    assert isinstance(decision, Repeat)
+    assert isinstance(decision.again, Work)
+
+
+@pytest.mark.parametrize("sequencer", ["0F", "10", "11"])
+def test_redriven_event_that_ends_as_before_is_a_dead_letter_again_and_the_file_keeps_its_state(
+    sequencer: str,
+) -> None:
+    known = KnownFiles([row(state=QUARANTINED, reason=UNKNOWN, key=LOST)])
+    event = put(LOST, sequencer=sequencer)
+    (decision,), changes = plan([Arrival(event, NOON, redriven=True)], CONTRACTS, known, NOON)
+    assert isinstance(decision, Repeat)
+    assert isinstance(decision.again, End)
+    assert decision.again.dead_letter
+    assert changes.files == {}
+    assert [passage.hop for passage in changes.history] == [Hop.REPEATED]
+    assert changes.seen_again == {("bronze", LOST, "a1"): max(sequencer, "10")}
+
+
+def test_redriven_file_that_starts_was_put_only_once() -> None:
+    known = KnownFiles([row(state=QUARANTINED, reason=UNKNOWN)])
+    _, changes = plan([Arrival(put(), NOON, redriven=True)], CONTRACTS, known, NOON)
+    assert [passage.hop for passage in changes.history] == [Hop.EVENT, Hop.ROUTED]
+    assert changes.reopened == {("bronze", KEY, "a1")}
 
 
 @pytest.mark.parametrize(

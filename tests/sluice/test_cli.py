@@ -29,9 +29,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+OF_GROUPS = [
+    f"{group.name} {command.name}"
+    for group in app.registered_groups
+    if group.typer_instance
+    for command in group.typer_instance.registered_commands
+]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *OF_GROUPS])
 def test_every_command_takes_json_and_explains_itself(run: Callable[..., object], command: str) -> None:
-    shown = run(command, "--help")
+    shown = run(*command.split(), "--help")
     assert shown.exit_code == 0  # type: ignore[attr-defined]
     assert "--json" in shown.output  # type: ignore[attr-defined]
 
@@ -65,6 +73,30 @@ def test_command_that_needs_a_stack_says_how_to_start_it(run: Callable[..., obje
     shown = run("why", "bronze/x")
     assert shown.exit_code == 3  # type: ignore[attr-defined]
     assert "sluice up" in shown.output  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["redrive"],
+        ["discard"],
+        ["discard", "1", "--reason", "bad_event"],
+        ["redrive", "-1"],
+        ["show", "x"],
+        ["show"],
+        ["list", "--since", "noon"],
+    ],
+    ids=" ".join,
+)
+def test_dead_letters_are_not_touched_without_saying_which(run: Callable[..., object], arguments: list[str]) -> None:
+    assert run("dlq", *arguments).exit_code == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "1"], ["redrive", "1", "2"], ["discard", "--reason", "x"]])
+def test_dead_letters_need_a_stack(run: Callable[..., object], arguments: list[str]) -> None:
+    shown = run("dlq", *arguments, "--json")
+    assert shown.exit_code == 3  # type: ignore[attr-defined]
+    assert json.loads(shown.output)["error"] == "NotRunning"  # type: ignore[attr-defined]
 
 
 def test_json_keeps_numbers_as_numbers() -> None:

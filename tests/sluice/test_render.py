@@ -8,9 +8,13 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
+from consumers.dead_letters import Filed, LetterState, Settled, dead_letter
+from contracts.errors import BadEvent
 from contracts.states import Hop, Layer
 from contracts.story import LayerResult, Passage
 from sluice import render
+from sluice.letters import Outcome, Shown
+from tests.consumers.samples import NOON, message
 from tests.sluice.stories import make_story
 
 PASSWORD = "f" * 40
@@ -67,3 +71,32 @@ def test_rows_that_fit_keep_their_headings(screen: io.StringIO) -> None:
 def test_an_answer_without_rows_shows_its_headings(screen: io.StringIO) -> None:
     render.rows(["trip_count", "zone"], [])
     assert screen.getvalue().split() == ["trip_count", "zone"]
+
+
+HOSTILE = "[red]x[/red][link=file:///][/] \x1b[2J\x9b1A\u202e"
+
+
+def test_dead_letter_is_shown_without_anything_that_a_terminal_would_obey(screen: io.StringIO) -> None:
+    made = dead_letter(message(HOSTILE.encode()), BadEvent(f"why {HOSTILE}"), NOON)
+    filed = Filed(3, made.model_copy(update={"key": HOSTILE, "reason": HOSTILE, "topic": HOSTILE}))
+    render.letters([filed])
+    render.letter(Shown(filed, (4, 5)))
+    render.outcome("redriven", Outcome([3], {4: HOSTILE}))
+    shown = screen.getvalue()
+    assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
+    assert "[red]x[/red]" in shown
+    assert "4, 5" in shown
+
+
+def test_dead_letter_as_json_has_its_message_its_state_and_its_chain() -> None:
+    made = dead_letter(message(b"\xff line\n"), BadEvent("why"), NOON)
+    shown = render.shown_letter(Shown(Filed(3, made, Settled(LetterState.REDRIVEN, NOON)), (4,)))
+    assert (shown["id"], shown["state"], shown["settled_at"]) == (3, "redriven", "2025-01-02T12:00:00.000Z")
+    assert (shown["value"], shown["value_cut"], shown["redriven_to"]) == ("\\xff line\n", False, [4])
+    assert (shown["source"], shown["attempt"], shown["redriven_from"]) == ("lake.bronze.events[0]@0", 1, None)
+
+
+def test_long_message_is_cut_on_the_terminal(screen: io.StringIO) -> None:
+    render.letter(Shown(Filed(3, dead_letter(message(b"y" * 70_000), BadEvent("why"), NOON)), ()))
+    assert screen.getvalue().count("y") < 5_000
+    assert "--json prints the first 64 KiB" in screen.getvalue()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,12 +12,13 @@ from airflow.providers.apache.kafka.hooks.consume import KafkaConsumerHook
 from airflow.providers.apache.kafka.hooks.produce import KafkaProducerHook
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
+from consumers.dead_letters import make_letter
+from consumers.headers import text_headers
 from contracts.errors import ServiceUnavailable
 
 log = logging.getLogger(__name__)
 
 READ_AT_MOST = 500
-KEPT_BYTES = 64 * 1024
 _CONSUMER_ONLY = (
     "group.id",
     "enable.auto.commit",
@@ -39,6 +38,7 @@ class Message:
     offset: int
     value: bytes | None
     key: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -82,7 +82,7 @@ class WorkTopic:
         if first is None:
             return []
         return [
-            Message(raw.topic(), raw.partition(), raw.offset(), raw.value(), raw.key())
+            Message(raw.topic(), raw.partition(), raw.offset(), raw.value(), raw.key(), text_headers(raw.headers()))
             for raw in (first, *self._consumer.consume(READ_AT_MOST, 0))
             if not self._is_error(raw)
         ]
@@ -133,28 +133,13 @@ class DeadLetters:
             ServiceUnavailable: Kafka did not acknowledge it.
         """
         failures: list[str] = []
-        body = json.dumps(_letter(message, reason, detail)).encode()
+        letter = make_letter(message, reason, detail, datetime.now(UTC))
         self._producer.produce(
             self._topic,
-            value=body,
+            value=letter.model_dump_json().encode(),
             key=message.key,
-            headers={"reason": reason, "topic": message.topic},
+            headers=letter.headers,
             on_delivery=lambda error, _: failures.append(str(error)) if error else None,
         )
         if self._producer.flush(15) or failures:
             raise ServiceUnavailable(f"Kafka did not take the dead letter of {message.place}: {failures}.")
-
-
-def _letter(message: Message, reason: str, detail: str) -> dict[str, object]:
-    value = message.value or b""
-    return {
-        "reason": reason,
-        "detail": detail,
-        "topic": message.topic,
-        "partition": message.partition,
-        "offset": message.offset,
-        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "key": message.key.decode("utf-8", "replace") if message.key else None,
-        "value": base64.b64encode(value[:KEPT_BYTES]).decode(),
-        "value_cut": len(value) > KEPT_BYTES,
-    }
