@@ -12,8 +12,23 @@ requiredness and quality; what the standard does not know stands in its `customP
 `onDelete`         `keep` or `retract`
 `launch`           `connect` (the warm Spark Connect server) or `submit` (an application of its own)
 `maxBatchFiles`    how many files one DAG run takes at most
+`limits`           what a file may hold at most, below
 `download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`
 =================  ==========================================================================
+
+`limits` are checked before Spark reads a file, from its size and its footer; one that is left out has its default:
+
+======================  ==============  ===============================================================
+`maxBytes`              4 GiB           of the object
+`maxRows`               100 million     in the file
+`maxUncompressedBytes`  16 GiB          of its pages once they are decompressed
+`maxInflation`          100             times the object's size that those are; held against a file only
+                                        once they are more than 64 MiB
+`maxColumns`            1000            as stored: each field of a nested column is one
+======================  ==============  ===============================================================
+
+They hold for what the footer says. A file whose page headers contradict its footer is not found out by them; Spark
+then reads it page by page, as far as the executors' memory allows.
 
 A silver column may carry `optionalInFile` (a file may lack it) and `fillNull` (a value that stands for
 null), and a quality rule is `type: custom`, `engine: sparkSQL`, with a condition that a good row fulfils.
@@ -30,6 +45,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.alias_generators import to_camel
 
 from contracts.errors import ContractError, UnknownDataset
 
@@ -88,6 +104,19 @@ class Download(BaseModel):
     """The file's name at the source, with `{year}` and `{month:02d}`."""
 
 
+class Limits(BaseModel):
+    """What a file may hold at most; see the module's text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    max_bytes: int = Field(default=4 * 1024**3, ge=1)
+    max_rows: int = Field(default=100_000_000, ge=1)
+    max_uncompressed_bytes: int = Field(default=16 * 1024**3, ge=1)
+    max_inflation: int = Field(default=100, ge=1)
+    """Honest taxi files have 0.8 to 1.3; no codec but for long runs of one value reaches 100."""
+    max_columns: int = Field(default=1000, ge=1)
+
+
 class Period(BaseModel):
     """The month that a file stands for."""
 
@@ -124,6 +153,7 @@ class DatasetContract(BaseModel):
     on_delete: Literal["keep", "retract"] = "keep"
     launch: Literal["connect", "submit"] = "connect"
     max_batch_files: int = Field(default=1000, ge=1)
+    limits: Limits = Limits()
     download: Download | None = None
     silver: Table
     features: Table
@@ -237,6 +267,7 @@ def _from_standard(document: Any) -> DatasetContract:
         on_delete=custom.get("onDelete", "keep"),
         launch=custom.get("launch", "connect"),
         max_batch_files=custom.get("maxBatchFiles", 1000),
+        limits=custom.get("limits", {}),
         download=custom.get("download"),
         silver=_table(tables["silver"]),
         features=_table(tables["features"]),

@@ -70,6 +70,9 @@ class Reason(StrEnum):
     NO_ROWS = "no_rows"
     NOT_PARQUET = "not_parquet"
     DAMAGED_PARQUET = "damaged_parquet"
+    ENCRYPTED_PARQUET = "encrypted_parquet"
+    NO_COLUMNS = "no_columns"
+    DUPLICATE_COLUMNS = "duplicate_columns"
     MISSING_COLUMNS = "missing_columns"
     WRONG_TYPES = "wrong_types"
     UNREADABLE_DATA = "unreadable_data"
@@ -113,6 +116,11 @@ _ADVICE = {
     Reason.NOT_PARQUET: "The content is not parquet whatever its name says; convert it and drop it again.",
     Reason.DAMAGED_PARQUET: (
         "The parquet footer cannot be read, so the file is cut short or damaged; drop a whole copy."
+    ),
+    Reason.ENCRYPTED_PARQUET: "The file is encrypted and nobody here has its key; drop a copy that is not.",
+    Reason.NO_COLUMNS: "The file is valid but has no column; fix the writer and drop the file again.",
+    Reason.DUPLICATE_COLUMNS: (
+        "Several columns could be the same one of the contract; fix the writer and drop the file again."
     ),
     Reason.MISSING_COLUMNS: (
         "Required columns are missing; compare the file with the dataset's contract and drop a complete one."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,9 +9,19 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spark_jobs.thrift import Compact
+
 MAGIC = b"PAR1"
+ENCRYPTED_MAGIC = b"PARE"
+MAX_FOOTER_BYTES = 8 * 1024 * 1024
+"""Longer footers are not read. Published taxi months have 3 to 11 KB; this is for 2,000 row groups of 20 columns."""
+
 # pyarrow's own first read of a footer; one request gets most footers whole.
 _TAIL = 64 * 1024
+# The footer's length in four bytes, and the magic.
+_END = 8
+# Row groups, or columns of one: pyarrow makes room for as many as a list claims, before it looks for them.
+_MAX_LIST = 50_000
 
 
 class RangeReader(Protocol):
@@ -28,7 +37,19 @@ class NotParquet(ValueError):
 
 
 class DamagedParquet(ValueError):
-    """The bytes begin or end as parquet, but no footer can be read."""
+    """The bytes begin or end as parquet, but no footer can be read, or it contradicts itself."""
+
+
+class EncryptedParquet(ValueError):
+    """The footer or columns are encrypted."""
+
+
+class FooterTooLong(ValueError):
+    """The footer has more than `MAX_FOOTER_BYTES`."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"The footer has {length:,} bytes.")
+        self.length = length
 
 
 @dataclass(frozen=True)
@@ -48,68 +69,114 @@ class Footer:
 
     rows: int
     columns: tuple[FileColumn, ...]
+    leaves: int
+    """Columns as they are stored: each field of a nested column is one."""
+    uncompressed: int
+    """Bytes of all pages once they are decompressed. Runs and dictionaries count as stored, not as they are read."""
 
 
 def read_footer(store: RangeReader, bucket: str, key: str, size: int) -> Footer:
-    """Read the footer of an object of `size` bytes.
+    """Read the footer of an object of `size` bytes; at most `MAX_FOOTER_BYTES` of it, whatever it claims.
 
     Raises:
         NotParquet: neither end of the object is parquet's.
-        DamagedParquet: the footer is missing or cannot be parsed.
+        DamagedParquet: the footer is missing, cannot be parsed, or contradicts itself or the object's size.
+        EncryptedParquet: footer or columns are encrypted.
+        FooterTooLong: the footer is longer than is read.
     """
-    file = _RangedFile(store, bucket, key, size)
-    if file.tail[-4:] != MAGIC:
-        if store.get_range(bucket, key, 0, 4) == MAGIC:
+    tail_at = max(0, size - _TAIL)
+    tail = store.get_range(bucket, key, tail_at, size - tail_at)
+    if tail[-4:] == ENCRYPTED_MAGIC:
+        raise EncryptedParquet("It ends with the four bytes 'PARE', so its footer is encrypted.")
+    if tail[-4:] != MAGIC:
+        if store.get_range(bucket, key, 0, 4) in (MAGIC, ENCRYPTED_MAGIC):
             raise DamagedParquet("It begins as parquet but does not end as parquet, so it is cut short.")
         raise NotParquet("It neither begins nor ends with the four bytes 'PAR1'.")
+    length = int.from_bytes(tail[-_END:-4], "little")
+    if length + _END + len(MAGIC) > size:
+        raise DamagedParquet(f"It claims a footer of {length:,} bytes, but has {size:,} bytes in all.")
+    if length > MAX_FOOTER_BYTES:
+        raise FooterTooLong(length)
+    if length + _END > len(tail):
+        tail = store.get_range(bucket, key, size - length - _END, length + _END)
+    # pyarrow and we raise what the bytes bring about (ArrowException, OSError, KeyError, UnicodeDecodeError, ...). No
+    # request is made in here, so whatever it is, it is the file's fault, and only this file's.
     try:
-        metadata = pq.read_metadata(pa.PythonFile(file, mode="r"))
-        columns = _columns(metadata.schema)
-    except (pa.ArrowException, OSError) as error:
+        return _parse(tail[-length - _END :], size)
+    except (DamagedParquet, EncryptedParquet):
+        raise
+    except Exception as error:
         raise DamagedParquet("The parquet footer cannot be parsed.") from error
-    return Footer(metadata.num_rows, columns)
 
 
-class _RangedFile(io.RawIOBase):
-    """A read-only file over an object; the last 64 KiB are fetched once."""
-
-    def __init__(self, store: RangeReader, bucket: str, key: str, size: int) -> None:
-        self._store, self._bucket, self._key, self._size = store, bucket, key, size
-        self._tail_at = max(0, size - _TAIL)
-        self.tail = store.get_range(bucket, key, self._tail_at, size - self._tail_at)
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._at + size, self._size)
-        if self._at >= self._tail_at:
-            data = self.tail[self._at - self._tail_at : end - self._tail_at]
-        else:
-            data = self._store.get_range(self._bucket, self._key, self._at, end - self._at)
-        self._at += len(data)
-        return data
+def _parse(end: bytes, size: int) -> Footer:
+    """The footer from the last bytes of an object of `size` bytes."""
+    # A file without pages: pyarrow looks at the footer alone.
+    limits = {"thrift_container_size_limit": _MAX_LIST, "thrift_string_size_limit": MAX_FOOTER_BYTES}
+    metadata = pq.ParquetFile(pa.BufferReader(MAGIC + end), **limits).metadata
+    leaves = [metadata.schema.column(index) for index in range(len(metadata.schema))]
+    found = _Totals(size - len(end), [leaf.max_repetition_level == 0 for leaf in leaves])
+    found.read(Compact(end[:-_END]))
+    if not 0 <= metadata.num_rows == found.rows:
+        raise DamagedParquet(
+            f"The footer tells of {metadata.num_rows:,} rows, its row groups tell of {found.rows:,} in all."
+        )
+    return Footer(metadata.num_rows, _columns(leaves), len(leaves), found.uncompressed)
 
 
-def _columns(schema: pq.ParquetSchema) -> tuple[FileColumn, ...]:
-    leaves = [schema.column(index) for index in range(len(schema))]
+class _Totals:
+    """Adds up the row groups of a footer, and checks that each column chunk is one that can be there."""
+
+    def __init__(self, pages_end: int, flat: list[bool]) -> None:
+        self._pages_end = pages_end
+        self._flat = flat
+        """For each leaf whether it has one value a row."""
+        self._values: list[int] = []
+        self.rows = 0
+        self.uncompressed = 0
+
+    def read(self, data: Compact) -> None:
+        # FileMetaData: 4 row_groups, 8 encryption_algorithm (only in a footer that is not encrypted itself).
+        found = data.struct({4: lambda at: at.structs(self._row_group), 8: lambda at: at.struct({})})
+        if 8 in found:
+            raise EncryptedParquet("The footer can be read, but it names an encryption: columns are encrypted.")
+
+    def _row_group(self, data: Compact) -> None:
+        self._values = []
+        # RowGroup: 1 columns, 3 num_rows.
+        rows = data.struct({1: lambda at: at.structs(self._chunk), 3: Compact.integer})[3]
+        if rows < 0 or len(self._values) != len(self._flat):
+            raise DamagedParquet(f"A row group has {rows:,} rows and {len(self._values)} of {len(self._flat)} columns.")
+        if any(flat and values != rows for flat, values in zip(self._flat, self._values, strict=True)):
+            raise DamagedParquet(f"A row group has {rows:,} rows, but a column of it has another number of values.")
+        self.rows += rows
+
+    def _chunk(self, data: Compact) -> None:
+        # ColumnMetaData: 5 num_values, 6 and 7 total size un- and compressed, 9 and 11 offset of data and dictionary.
+        metadata = dict.fromkeys((5, 6, 7, 9, 11), Compact.integer)
+        # ColumnChunk: 3 meta_data, 8 crypto_metadata.
+        chunk = data.struct({3: lambda at: at.struct(metadata), 8: lambda at: at.struct({})})
+        if 8 in chunk:
+            raise EncryptedParquet("The footer can be read, but columns are encrypted.")
+        values, uncompressed, compressed, start = (chunk[3][number] for number in (5, 6, 7, 9))
+        # Some writers say 0 for "no dictionary".
+        start = min(start, chunk[3].get(11) or start)
+        # Readers make room for what is claimed here before they look for it.
+        if min(values, uncompressed, compressed, start) < 0 or start + compressed > self._pages_end:
+            raise DamagedParquet("The footer tells of a column that lies outside of the file.")
+        self._values.append(values)
+        self.uncompressed += uncompressed
+
+
+def _columns(leaves: list[pq.ColumnSchema]) -> tuple[FileColumn, ...]:
     columns: dict[str, FileColumn] = {}
     repeated = []
     for leaf in leaves:
         if leaf.path != leaf.name or leaf.max_repetition_level > 0:
             top = leaf.path.split(".")[0]
-            columns.setdefault(top, FileColumn(top, None, "nested"))
+            column = FileColumn(top, None, "nested")
+            if columns.setdefault(top, column) != column:
+                repeated.append(column)
         elif leaf.name in columns:
             repeated.append(_column(leaf))
         else:

@@ -44,19 +44,21 @@ class Layout:
 
 def match_columns(columns: Sequence[Column], found: Sequence[FileColumn]) -> Layout | Refusal:
     """Find each contract column in a file, by name or synonym and whatever the case."""
+    if not found:
+        return Refusal(Reason.NO_COLUMNS, "The file is valid parquet with 0 columns.")
     names = Counter(column.name.casefold() for column in found)
     repeated = sorted({column.name for column in found if names[column.name.casefold()] > 1})
     if repeated:
-        return Refusal(Reason.WRONG_TYPES, f"Column names that differ by case at most: {', '.join(repeated)}.")
+        return Refusal(Reason.DUPLICATE_COLUMNS, f"Column names that differ by case at most: {', '.join(repeated)}.")
     readable = tuple(column for column in found if column.type is not None)
     by_name = {column.name.casefold(): column for column in found}
-    missing, wrong, sources = [], [], []
+    missing, twice, wrong, sources = [], [], [], []
     for column in columns:
         hits = [by_name[name] for name in dict.fromkeys(_names(column)) if name in by_name]
         if not hits and not column.optional_in_file:
             missing.append(column.name)
         elif len(hits) > 1:
-            wrong.append(f"{column.name} is there as {' and as '.join(hit.name for hit in hits)}")
+            twice.append(f"{column.name} is there as {' and as '.join(hit.name for hit in hits)}")
         elif hits and hits[0].kind != "null":
             if not castable(hits[0], column.type):
                 wrong.append(f"{hits[0].name} is {hits[0].type or hits[0].kind}, {column.type} was expected")
@@ -65,6 +67,8 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn]) -> Lay
     if missing:
         present = ", ".join(sorted(column.name for column in found)) or "none"
         return Refusal(Reason.MISSING_COLUMNS, f"Missing: {', '.join(missing)}. Present: {present}.")
+    if twice:
+        return Refusal(Reason.DUPLICATE_COLUMNS, f"{'; '.join(twice)}.")
     if wrong:
         return Refusal(Reason.WRONG_TYPES, f"{'; '.join(wrong)}.")
     return Layout(readable, tuple(sources))

@@ -6,15 +6,26 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from contracts.dataset import Column, DatasetContract
+from contracts.dataset import DatasetContract, Limits
 from contracts.errors import ObjectGone
 from contracts.states import Reason
 from contracts.work import Batch, WorkItem
 from ingest.store import Store
-from spark_jobs.footers import DamagedParquet, Footer, NotParquet, read_footer
+from spark_jobs.footers import (
+    MAX_FOOTER_BYTES,
+    DamagedParquet,
+    EncryptedParquet,
+    Footer,
+    FooterTooLong,
+    NotParquet,
+    read_footer,
+)
 from spark_jobs.matching import Layout, Refusal, match_columns
 
 _THREADS = 8
+# Below, no ratio does harm: a few constant columns inflate a hundredfold honestly.
+_HARMLESS_BYTES = 64 * 1024**2
+_MAX_DETAIL = 1000
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ def check_files(store: Store, contract: DatasetContract, batch: Batch) -> tuple[
     """
     files = [item for item in batch.items if not item.deleted]
     with ThreadPoolExecutor(_THREADS) as pool:
-        checked = list(pool.map(lambda item: _check(store, contract.silver.columns, item), files))
+        checked = list(pool.map(lambda item: _check(store, contract, item), files))
     return (
         [result for result in checked if isinstance(result, Accepted)],
         [result for result in checked if isinstance(result, Refused)],
@@ -90,27 +101,57 @@ def _head(store: Store, item: WorkItem) -> int | Refused:
     return info.size
 
 
-def _check(store: Store, columns: tuple[Column, ...], item: WorkItem) -> Accepted | Refused:
+def _check(store: Store, contract: DatasetContract, item: WorkItem) -> Accepted | Refused:
     size = _head(store, item)
     if isinstance(size, Refused):
         return size
     if size == 0:
         return Refused(item, Reason.EMPTY_FILE, "The object has 0 bytes; a parquet file was expected.")
+    if size > contract.limits.max_bytes:
+        return _over(item, "maxBytes", size, contract.limits.max_bytes)
     try:
         footer = read_footer(store, item.bucket, item.key, size)
     except NotParquet as error:
         return Refused(item, Reason.NOT_PARQUET, str(error))
     except DamagedParquet as error:
         return Refused(item, Reason.DAMAGED_PARQUET, str(error))
+    except EncryptedParquet as error:
+        return Refused(item, Reason.ENCRYPTED_PARQUET, str(error))
+    except FooterTooLong as error:
+        return _over(item, "maxFooterBytes", error.length, MAX_FOOTER_BYTES)
     except ObjectGone:
         return Refused(item, Reason.OBJECT_GONE, "The object was deleted while it was checked.")
-    return _judge(columns, item, size, footer)
+    return _judge(contract, item, size, footer)
 
 
-def _judge(columns: tuple[Column, ...], item: WorkItem, size: int, footer: Footer) -> Accepted | Refused:
-    layout = match_columns(columns, footer.columns)
+def _judge(contract: DatasetContract, item: WorkItem, size: int, footer: Footer) -> Accepted | Refused:
+    for name, found, limit in _measures(contract.limits, size, footer):
+        if found > limit:
+            return _over(item, name, found, limit)
+    layout = match_columns(contract.silver.columns, footer.columns)
     if isinstance(layout, Refusal):
-        return Refused(item, layout.reason, layout.detail)
+        return Refused(item, layout.reason, _said(layout.detail))
     if footer.rows == 0:
         return Refused(item, Reason.NO_ROWS, "The file is valid parquet with 0 rows.")
     return Accepted(item, size, footer.rows, layout)
+
+
+def _measures(limits: Limits, size: int, footer: Footer) -> list[tuple[str, int, int]]:
+    """Each limit's name, what the footer says, and the limit."""
+    inflation = footer.uncompressed // size if footer.uncompressed > _HARMLESS_BYTES else 0
+    return [
+        ("maxColumns", footer.leaves, limits.max_columns),
+        ("maxRows", footer.rows, limits.max_rows),
+        ("maxUncompressedBytes", footer.uncompressed, limits.max_uncompressed_bytes),
+        ("maxInflation", inflation, limits.max_inflation),
+    ]
+
+
+def _over(item: WorkItem, name: str, found: int, limit: int) -> Refused:
+    return Refused(item, Reason.OVER_LIMIT, f"{name}: the file has {found:,}, the limit is {limit:,}.")
+
+
+def _said(detail: str) -> str:
+    """A detail fit for the ledger: names of columns may be of any length, and Postgres takes no NUL."""
+    shown = "".join(sign if sign.isprintable() else "\ufffd" for sign in detail[:_MAX_DETAIL])
+    return shown if len(detail) <= _MAX_DETAIL else f"{shown}…"

@@ -62,6 +62,9 @@ def engine_conf() -> dict[str, str]:
         # Times before 1582 are taken as written; the default ends the job on files of some old writers.
         "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
         "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+        # A flipped bit in a page may still decode, to other values. Only pages that carry a checksum (pyarrow writes
+        # none by default) can be told from what was written.
+        "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
         "spark.sql.shuffle.partitions": "4",
         # The JVM by default never compiles a method of more than 8,000 bytes, and the code that Spark makes for a
         # contract with many rules is longer (measured: 3 million rows in a third of the time).

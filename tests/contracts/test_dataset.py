@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from contracts.dataset import get_contract, load_contract, load_contracts
+from contracts.dataset import Limits, get_contract, load_contract, load_contracts
 from contracts.errors import ContractError, UnknownDataset
 
 DATASETS = Path(__file__).parents[2] / "contracts" / "datasets"
@@ -57,6 +57,28 @@ def test_contract_that_is_not_valid_names_file_and_field(tmp_path: Path, change:
     with pytest.raises(ContractError, match=r"bad\.yaml") as raised:
         load_contract(file)
     assert said in str(raised.value)
+
+
+def _with_limits(folder: Path, limits: dict[str, object]) -> Path:
+    document = yaml.safe_load(TAXI.read_text("utf-8"))
+    kept = [item for item in document["customProperties"] if item["property"] != "limits"]
+    file = folder / "limits.yaml"
+    file.write_text(
+        yaml.safe_dump(document | {"customProperties": [*kept, {"property": "limits", "value": limits}]}), "utf-8"
+    )
+    return file
+
+
+def test_limit_that_a_contract_leaves_out_has_its_default(tmp_path: Path) -> None:
+    limits = load_contract(_with_limits(tmp_path, {"maxRows": 5})).limits
+    assert limits == Limits(max_rows=5)
+    assert limits.max_bytes == 4 * 1024**3
+
+
+@pytest.mark.parametrize("limits", [{"maxRow": 5}, {"maxRows": 0}, {"maxRows": "many"}])
+def test_limit_that_is_none_is_a_contract_error(tmp_path: Path, limits: dict[str, object]) -> None:
+    with pytest.raises(ContractError, match=next(iter(limits))):
+        load_contract(_with_limits(tmp_path, limits))
 
 
 def test_file_that_is_no_yaml_is_a_contract_error(tmp_path: Path) -> None:
