@@ -236,13 +236,16 @@ def shown_letter(shown: Any) -> dict[str, Any]:
 def letters(items: Sequence[Any]) -> None:
     """The list of `sluice dlq list`."""
     table = Table(box=None, pad_edge=False)
-    for title in ("ID", "STATE", "AT (UTC)", "REASON", "SOURCE", "KEY", "WHAT"):
+    for title in ("ID", "STATE", "AT (UTC)", "REASON"):
         table.add_column(title, overflow="fold")
+    # One column: its parts are long, and side by side none of them had room on 80 columns.
+    table.add_column("SOURCE, KEY, WHAT IS WRONG", overflow="fold")
     for item in items:
         letter = item.letter
         what = letter.detail if len(letter.detail) <= _SHORT else letter.detail[:_SHORT] + "…"
-        cells = (item.state, letter.at.strftime("%Y-%m-%d %H:%M:%S"), letter.reason, letter.place, letter.key or "")
-        table.add_row(str(item.id), *(Text(visible(cell)) for cell in (*cells, what)))
+        message = "\n".join(visible(part) for part in (letter.place, letter.key, what) if part)
+        at = letter.at.strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(str(item.id), Text(item.state), at, Text(visible(letter.reason)), Text(message))
     console.print(table if items else "no dead letter matches")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import confluent_kafka
 import pytest
+from kafka import TopicPartition
+from kafka.structs import OffsetAndTimestamp
 
 from consumers import broker
 from consumers.broker import Reader
@@ -67,6 +70,26 @@ def test_next_range_is_right_after_one_that_was_not_read_to_its_end(reader: Read
     assert next(reader.read(TOPIC, 0, 0, 5)).offset == 0
     assert [record.offset for record in reader.read(TOPIC, 0, 2, 4)] == [2, 3]
     assert reader.bounds(TOPIC, 0) == (0, MESSAGES)
+
+
+class FakeConsumer:
+    """Answers when a message was written, which the broker for tests cannot."""
+
+    def offsets_for_times(self, asked: dict[TopicPartition, int]) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        assert min(asked.values()) >= 0
+        return {part: OffsetAndTimestamp(3, 2_000, -1) if moment <= 2_000 else None for part, moment in asked.items()}
+
+    def close(self, **_: object) -> None: ...
+
+
+@pytest.mark.parametrize(("seconds", "offset"), [(-10.0, 3), (1.5, 3), (2.0, 3), (2.001, None)])
+def test_offset_since_a_moment_is_of_the_first_message_written_then_or_later(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, offset: int | None
+) -> None:
+    monkeypatch.setattr(broker, "KafkaConsumer", lambda **_: FakeConsumer())
+    with Reader("nowhere") as reader:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+        assert reader.offset_since(TOPIC, 0, moment) == offset
 
 
 def test_no_broker_is_service_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

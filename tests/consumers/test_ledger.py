@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -10,14 +12,15 @@ import pytest
 from consumers.dead_letters import LetterState
 from consumers.ledger import _MOVE_FIRST_OPEN, Ledger
 from consumers.migrate import migrate
-from consumers.routing import Decision, Repeat, Work, plan
+from consumers.routing import Arrival, Decision, End, Repeat, Work, plan
+from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable
 from contracts.events import BucketEvent
 from contracts.markers import SourceResult
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.story import FileStory
 from contracts.work import Batch, WorkItem, make_batch
-from tests.consumers.samples import CONTRACT, KEY, NOON, accepted, arrival, marker, planned, put, removal
+from tests.consumers.samples import CONTRACT, CONTRACTS, KEY, NOON, accepted, arrival, marker, planned, put, removal
 
 pytestmark = pytest.mark.services
 
@@ -378,3 +381,31 @@ def test_settling_costs_the_same_after_many(ledger: Ledger, ledger_url: str) -> 
 def _most_rows(node: dict[str, Any]) -> float:
     """The most rows that any step of a plan went through."""
     return max([node["Actual Rows"] * node["Actual Loops"], *map(_most_rows, node.get("Plans", []))])
+
+
+@pytest.mark.parametrize("seen_again", [False, True], ids=["once", "dropped-again-since"])
+def test_file_redriven_after_its_contract_came_starts_and_can_be_claimed(ledger: Ledger, seen_again: bool) -> None:
+    drop_with(ledger, {}, arrival(put()))
+    if seen_again:
+        drop_with(ledger, {}, arrival(put(sequencer="11")))
+    assert (told(ledger).state, told(ledger).reason) == (FileState.QUARANTINED, Reason.UNKNOWN_DATASET)
+    again = replace(arrival(put()), redriven=True)
+    (still_lost,) = drop_with(ledger, {}, again)
+    assert isinstance(still_lost, Repeat)
+    assert isinstance(still_lost.again, End)
+    assert told(ledger).state == FileState.QUARANTINED
+    (work,) = drop_with(ledger, CONTRACTS, again)
+    assert isinstance(work, Work)
+    assert told(ledger).state == FileState.RECEIVED
+    # The ledger's transaction was repeated after Kafka had failed.
+    (repeated,) = drop_with(ledger, CONTRACTS, again)
+    assert repeated == Repeat(dropped=False, again=work)
+    batch = make_batch(Layer.SILVER, "nyc_yellow", ledger.unclaimed(Layer.SILVER, "nyc_yellow", [work.item]))
+    assert ledger.claim(batch)
+    assert told(ledger).state == FileState.RUNNING
+    assert drop_with(ledger, CONTRACTS, again) == [Repeat(dropped=False)]
+
+
+def drop_with(ledger: Ledger, contracts: Mapping[str, DatasetContract], *arrivals: Arrival) -> list[Decision]:
+    names = [(a.event.bucket, a.event.key, a.event.etag) for a in arrivals]
+    return ledger.apply(names, lambda known: plan(arrivals, contracts, known, NOON))
