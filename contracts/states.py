@@ -63,6 +63,7 @@ class Reason(StrEnum):
     HIDDEN_NAME = "hidden_name"
     SUPERSEDED = "superseded"
     OBJECT_GONE = "object_gone"
+    UNREADABLE_KEY = "unreadable_key"
     EMPTY_FILE = "empty_file"
     NO_ROWS = "no_rows"
     NOT_PARQUET = "not_parquet"
@@ -103,6 +104,9 @@ _ADVICE = {
     ),
     Reason.SUPERSEDED: "Newer content under the same key took its place; look at the newer version.",
     Reason.OBJECT_GONE: "The object was deleted before it was read; drop it again if that was a mistake.",
+    Reason.UNREADABLE_KEY: (
+        "Spark cannot open a key that has both ':' and one of {}[]*?\\ in it; drop the file under another name."
+    ),
     Reason.EMPTY_FILE: "The object has 0 bytes; the upload probably broke, drop the file again.",
     Reason.NO_ROWS: "The file is valid but holds no row; drop it again once it has data.",
     Reason.NOT_PARQUET: "The content is not parquet whatever its name says; convert it and drop it again.",
