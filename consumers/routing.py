@@ -308,7 +308,7 @@ def _start(arrival: Arrival, decision: Work | End, known: KnownFiles, now: datet
         dataset=decision.dataset,
         size=event.size,
         put_at=event.at,
-        version=event.sequencer,
+        version=decision.item.version if isinstance(decision, Work) else "",
     )
     if same is not None:
         changes.reopened.add(name)

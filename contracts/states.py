@@ -66,6 +66,7 @@ class Reason(StrEnum):
     SUPERSEDED = "superseded"
     OBJECT_GONE = "object_gone"
     RETRACTED = "retracted"
+    UNREADABLE_KEY = "unreadable_key"
     EMPTY_FILE = "empty_file"
     NO_ROWS = "no_rows"
     NOT_PARQUET = "not_parquet"
@@ -110,6 +111,9 @@ _ADVICE = {
     Reason.OBJECT_GONE: "The object was deleted before it was read; drop it again if that was a mistake.",
     Reason.RETRACTED: (
         "The object was deleted, and its contract takes its rows back from silver and gold; drop it again to have them."
+    ),
+    Reason.UNREADABLE_KEY: (
+        "Spark cannot open a key that has both ':' and one of {}[]*?\\ in it; drop the file under another name."
     ),
     Reason.EMPTY_FILE: "The object has 0 bytes; the upload probably broke, drop the file again.",
     Reason.NO_ROWS: "The file is valid but holds no row; drop it again once it has data.",

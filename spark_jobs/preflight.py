@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from spark_jobs.footers import (
 )
 from spark_jobs.matching import Layout, Refusal, match_columns
 
+GLOB_SIGNS = re.compile(r"([{}\[\]*?\\])")
+"""What makes a pattern of a path to Hadoop."""
 _THREADS = 8
 # Below, no ratio does harm: a few constant columns inflate a hundredfold honestly.
 _HARMLESS_BYTES = 64 * 1024**2
@@ -105,6 +108,9 @@ def _check(store: Store, contract: DatasetContract, item: WorkItem) -> Accepted 
     size = _head(store, item)
     if isinstance(size, Refused):
         return size
+    if ":" in item.key and GLOB_SIGNS.search(item.key):
+        # Hadoop takes a part of an expanded pattern for a URI of its own, and the whole batch fails.
+        return Refused(item, Reason.UNREADABLE_KEY, "The key has both a colon and a sign of a pattern, {}[]*?\\.")
     if size == 0:
         return Refused(item, Reason.EMPTY_FILE, "The object has 0 bytes; a parquet file was expected.")
     if size > contract.limits.max_bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from urllib.parse import unquote
@@ -16,11 +15,10 @@ from spark_jobs.checks import PERIOD_END, PERIOD_START
 from spark_jobs.conform import conform
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_KEY
 from spark_jobs.matching import Layout
-from spark_jobs.preflight import Accepted
+from spark_jobs.preflight import GLOB_SIGNS, Accepted
 from spark_jobs.session import spark_errors
 
 ORIGIN = (SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
-_GLOB = re.compile(r"([{}\[\]*?\\])")
 _ESCAPED = r"\\\1"
 _PATH = "_path"
 _TYPES = ("string", "string", "timestamp_ntz", "timestamp_ntz")
@@ -80,7 +78,7 @@ def _by_layout(files: Sequence[Accepted]) -> dict[Layout, list[Accepted]]:
 def _raw_scan(spark: SparkSession, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
     """One scan of files of one layout."""
     # Spark takes paths for glob patterns; its own switch for that (`__globPaths__`) is not heeded over Spark Connect.
-    paths = [f"s3://{_GLOB.sub(_ESCAPED, file.item.uri)}" for file in files]
+    paths = [f"s3://{GLOB_SIGNS.sub(_ESCAPED, file.item.uri)}" for file in files]
     return spark.read.schema(layout.ddl).parquet(*paths)
 
 

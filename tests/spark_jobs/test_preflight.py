@@ -354,6 +354,16 @@ def test_footers_of_published_files_contradict_nothing(memory: MemoryStore, cont
     assert {file.reason for file in refused} <= {Reason.MISSING_COLUMNS}
 
 
+@pytest.mark.parametrize("name", ["at [12:30]", "12:30/a*b", "a\\b:c", "{x}/y:z", "what?:"])
+def test_key_that_hadoop_would_take_for_a_pattern_and_a_uri_is_refused(
+    memory: MemoryStore, contract: DatasetContract, name: str
+) -> None:
+    good = [memory.put(f"nyc_yellow/{key}.parquet", GOOD) for key in ("12:30", "[1]{2}*?")]
+    accepted, refused = check(memory, contract, *good, memory.put(f"nyc_yellow/{name}.parquet", GOOD))
+    assert {file.item for file in accepted} == set(good)
+    assert [file.reason for file in refused] == [Reason.UNREADABLE_KEY]
+
+
 def test_key_of_1024_bytes_is_kept_under_its_digest() -> None:
     key = "nyc_yellow/" + "é" * 500 + "/ab.parquet"
     long = WorkItem(bucket="bronze", key=key + "x" * (1024 - len(key.encode())), etag="e" * 32, version="1")

@@ -1,0 +1,228 @@
+"""Bad files beside good ones in one batch, on a local session: reasons, kept originals, and nobody else is affected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from contracts.dataset import DatasetContract
+from contracts.markers import CommitMarker, SourceResult
+from contracts.states import Reason
+from contracts.work import WorkItem
+from spark_jobs import data_preprocessing_job
+from spark_jobs.quarantine import quarantine_key
+from tests.spark_jobs.bad_files import (
+    as_parquet,
+    claiming_rows,
+    encrypted,
+    flipped,
+    footer_at,
+    inflating,
+    repeated_trips,
+    twice,
+)
+from tests.spark_jobs.conftest import FolderStore, metadata_of, silver_batch
+from tests.spark_jobs.trips import TYPES, table, trip
+
+Drop = Callable[..., WorkItem]
+Take = Callable[..., dict[str, SourceResult]]
+
+GOOD_ROWS = 3
+
+
+@pytest.fixture
+def take(lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop) -> Take:
+    """Take files into silver in one batch between two good ones, which must come through: `take(name -> content)`."""
+
+    def run(files: Mapping[str, pa.Table | bytes]) -> dict[str, SourceResult]:
+        good = [drop(f"nyc_yellow/{name}.parquet", table(*[trip()] * GOOD_ROWS)) for name in ("0good", "~good")]
+        items = {name: drop(f"nyc_yellow/{name}.parquet", content) for name, content in files.items()}
+        marker: CommitMarker = data_preprocessing_job.run(
+            lake,
+            metadata_of(lake),
+            store,
+            contract,
+            silver_batch(*good, *items.values()),  # type: ignore[arg-type]
+        )
+        results = {source.key: source for source in marker.sources}
+        for item in good:
+            assert (results[item.key].refused, results[item.key].rows_accepted) == (None, GOOD_ROWS)
+        held = {row[0]: row[1] for row in lake.table("silver.nyc_yellow").groupBy("_source_key").count().collect()}
+        for key, source in results.items():
+            assert held.get(key, 0) == (source.rows_accepted or 0), key
+        for name, item in items.items():
+            copied = quarantine_key(item) in store.copied
+            assert copied is (results[item.key].refused is not None), name
+            if copied:
+                original = store.get_range("bronze", item.key, 0, item.size)
+                assert store.get_range("quarantine", quarantine_key(item), 0, item.size) == original
+        return {name: results[item.key] for name, item in items.items()}
+
+    return run
+
+
+def reasons(results: Mapping[str, SourceResult]) -> dict[str, Reason | None]:
+    return {name: source.refused for name, source in results.items()}
+
+
+def test_file_cut_at_each_tenth_of_its_length_is_quarantined(take: Take) -> None:
+    whole = as_parquet(table(*[trip()] * 50))
+    results = take({f"cut{tenth}": whole[: len(whole) * tenth // 10] for tenth in range(1, 10)} | {"cut10": whole})
+    expected: dict[str, Reason | None] = {f"cut{tenth}": Reason.DAMAGED_PARQUET for tenth in range(1, 10)}
+    assert reasons(results) == expected | {"cut10": None}
+
+
+def test_bytes_flipped_all_over_the_footer_end_in_all_rows_or_a_reason(take: Take) -> None:
+    whole = as_parquet(table(*[trip()] * 50))
+    start = footer_at(whole)
+    places = [start + (len(whole) - start) * number // 40 for number in range(40)]
+    results = take({f"flip{at - start}": flipped(whole, at, 0x10) for at in places})
+    for name, source in results.items():
+        assert source.refused or source.rows_in == 50 == (source.rows_accepted or 0) + (source.rows_rejected or 0), name
+    named = {source.refused for source in results.values()} - {None}
+    assert Reason.DAMAGED_PARQUET in named
+    assert named <= {
+        Reason.DAMAGED_PARQUET, Reason.UNREADABLE_DATA, Reason.MISSING_COLUMNS, Reason.WRONG_TYPES, Reason.NOT_PARQUET,
+        Reason.ENCRYPTED_PARQUET, Reason.OVER_LIMIT, Reason.DUPLICATE_COLUMNS,
+    }  # fmt: skip
+
+
+def test_byte_flipped_in_a_page_is_found_by_the_pages_checksum(take: Take) -> None:
+    # Plain values, not compressed: without the checksum each of these bytes would decode, to another fare.
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    rows = table(*(trip(fare_amount=20.0 + number) for number in range(50)))
+    checked = as_parquet(rows, write_page_checksum=True, **options)
+    fares = rows["fare_amount"].combine_chunks().buffers()[1].to_pybytes()
+    at = checked.index(fares)
+    files = {f"page{number}": flipped(checked, at + len(fares) * number // 3 + 6, 0x01) for number in range(3)}
+    results = take(files | {"undamaged": checked})
+    assert reasons(results) == dict.fromkeys(files, Reason.UNREADABLE_DATA) | {"undamaged": None}
+
+
+def test_files_that_the_footer_gives_away_are_quarantined_each_with_its_reason(take: Take) -> None:
+    nested = table(trip()).drop_columns(["fare_amount"]).append_column("fare_amount", pa.array([{"amount": 20.0}]))
+    results = take(
+        {
+            "empty": b"",
+            "text": b"select * from trips;\n" * 20,
+            "no_rows": table(),
+            "no_columns": pa.table({}),
+            "encrypted": encrypted(plaintext_footer=False),
+            "encrypted_columns": encrypted(plaintext_footer=True),
+            "billions": claiming_rows(True),
+            "inflating": inflating(),
+            "nested": nested,
+            "twice": twice("fare_amount", 1.0),
+            "boolean": table(trip(fare_amount=True), types={"fare_amount": pa.bool_()}),
+        }
+    )
+    assert reasons(results) == {
+        "empty": Reason.EMPTY_FILE,
+        "text": Reason.NOT_PARQUET,
+        "no_rows": Reason.NO_ROWS,
+        "no_columns": Reason.NO_COLUMNS,
+        "encrypted": Reason.ENCRYPTED_PARQUET,
+        "encrypted_columns": Reason.ENCRYPTED_PARQUET,
+        "billions": Reason.OVER_LIMIT,
+        "inflating": Reason.OVER_LIMIT,
+        "nested": Reason.WRONG_TYPES,
+        "twice": Reason.DUPLICATE_COLUMNS,
+        "boolean": Reason.WRONG_TYPES,
+    }
+
+
+def test_spark_is_not_asked_for_a_file_over_a_limit(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> None:
+        raise AssertionError("Spark was asked")
+
+    monkeypatch.setattr(data_preprocessing_job, "scan_files", asked)
+    monkeypatch.setattr(data_preprocessing_job, "find_unreadable", asked)
+    items = [drop("nyc_yellow/rows.parquet", claiming_rows(True)), drop("nyc_yellow/inflating.parquet", inflating())]
+    marker = data_preprocessing_job.run(lake, metadata_of(lake), store, contract, silver_batch(*items))  # type: ignore[arg-type]
+    assert [source.refused for source in marker.sources] == [Reason.OVER_LIMIT, Reason.OVER_LIMIT]
+
+
+def test_rows_of_nulls_or_of_another_time_are_rejected_with_a_reason_each(lake: SparkSession, take: Take) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(TYPES)
+
+    def at(start: datetime) -> dict[str, Any]:
+        return trip(tpep_pickup_datetime=start, tpep_dropoff_datetime=start + timedelta(minutes=20))
+
+    results = take(
+        {
+            "nulls_2025-01": table(nothing, nothing),
+            "month_2025-01": table(at(datetime(2025, 3, 5)), at(datetime(2024, 11, 5)), trip()),
+            "year_2025-01": table(at(datetime(2008, 1, 15)), at(datetime(2088, 1, 15))),
+        }
+    )
+    counts = {name: (source.rows_in, source.rows_accepted, source.rows_rejected) for name, source in results.items()}
+    assert counts == {"nulls_2025-01": (2, 0, 2), "month_2025-01": (3, 1, 2), "year_2025-01": (2, 0, 2)}
+    rejected = lake.table("silver.nyc_yellow_rejects").select("_source_key", "_reason", "_reasons").collect()
+    by_file = {name: [row for row in rejected if f"/{name}." in row["_source_key"]] for name in results}
+    for row in by_file.pop("nulls_2025-01"):
+        assert row["_reason"] == "null_pickup_datetime"
+        assert {"null_dropoff_datetime", "null_fare_amount", "null_total_amount"} < set(row["_reasons"])
+        assert all(reason.startswith("null_") for reason in row["_reasons"])
+    assert [row["_reason"] for rows in by_file.values() for row in rows] == ["outside_file_month"] * 4
+
+
+LONG = "/".join(["nyc_yellow", *["é" * 100] * 4])
+HOSTILE = [
+    "a%2Fb%252F+c d",
+    "'; DROP TABLE silver.nyc_yellow; --",
+    '" OR "1"="1',
+    "1) UNION SELECT secret FROM users --",
+    "$(touch pwned)`touch pwned`; rm -rf ~ | cat && true > x",
+    "--conf spark.master=local",
+    "${HOME}{{ ds }}%(x)s\\n",
+    "\U0001f600 \U0001f1ea\U0001f1fa e\u0301 \u202etxt",
+    "a&b=c?d=e#f",
+]
+
+
+def test_text_in_a_key_is_never_more_than_text(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    keys = [f"nyc_yellow/{name}.parquet" for name in HOSTILE]
+    tail = ".parquet"
+    keys.append(f"{LONG}/" + "k" * (1024 - len(LONG.encode()) - 1 - len(tail)) + tail)
+    assert len(keys[-1].encode()) == 1024
+    items = [drop(key, table(*[trip()] * (number + 1))) for number, key in enumerate(keys)]
+    bad = drop(keys[-1].replace("k.parquet", "b.parquet"), b"no parquet")
+    pattern = drop("nyc_yellow/at [12:30].parquet", table(trip()))
+    marker = data_preprocessing_job.run(lake, metadata_of(lake), store, contract, silver_batch(*items, bad, pattern))  # type: ignore[arg-type]
+    accepted = {source.key: source.rows_accepted for source in marker.sources if source.refused is None}
+    assert accepted == {key: number + 1 for number, key in enumerate(keys)}
+    rows = lake.table("silver.nyc_yellow").groupBy("_source_key").count().collect()
+    assert {row[0]: row[1] for row in rows} == accepted
+    refused = {source.key: source.refused for source in marker.sources if source.refused}
+    assert refused == {bad.key: Reason.NOT_PARQUET, pattern.key: Reason.UNREADABLE_KEY}
+    assert store.get_range("quarantine", quarantine_key(bad), 0, 100) == b"no parquet"
+
+
+@pytest.mark.parametrize(
+    "names", [[""], ["_path", "_source_key", "_metadata"], ["a\nb`c", "x.y", "\U0001f600", "a\0b"]], ids=str
+)
+def test_columns_of_any_name_beside_those_of_the_contract_do_no_harm(take: Take, names: list[str]) -> None:
+    extra = table(trip())
+    for name in names:
+        extra = extra.append_column(name, pa.array(["x"]))
+    results = take({"extra": extra})
+    assert results["extra"].refused is not None or results["extra"].rows_accepted == 1
+
+
+def test_object_deleted_before_it_is_read_is_ignored_and_nothing_is_kept(
+    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+) -> None:
+    good, gone = drop("nyc_yellow/good.parquet", repeated_trips(2)), drop("nyc_yellow/gone.parquet", repeated_trips(2))
+    (store.root / "bronze" / gone.key).unlink()
+    marker = data_preprocessing_job.run(lake, metadata_of(lake), store, contract, silver_batch(good, gone))  # type: ignore[arg-type]
+    assert {source.key: source.refused for source in marker.sources} == {good.key: None, gone.key: Reason.OBJECT_GONE}
+    assert store.copied == []
