@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -128,9 +129,14 @@ class ByHand:
 
 
 @pytest.fixture
-def by_hand(stack: Stack) -> ByHand:
+def by_hand(stack: Stack) -> Iterator[ByHand]:
     """The job, ready to be run for a batch."""
-    return ByHand(stack)
+    # Spark's client for Connect takes the whole process over by these; other tests have a session of their own in it.
+    names = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
+    before = {name: os.environ.get(name) for name in names}
+    yield ByHand(stack)
+    for name, value in before.items():
+        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def batch_of(s3: Any, *keys: str) -> Batch:
