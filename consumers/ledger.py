@@ -21,6 +21,7 @@ from psycopg_pool import ConnectionPool
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from consumers.dead_letters import LetterState, Settled
+from consumers.routing import Work as SilverWork
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable, SluiceError
 from contracts.markers import CommitMarker, SourceResult
@@ -338,27 +339,22 @@ class Ledger:
         query = _NEWEST.format(chosen=_CHOSEN[by])
         return self._run(lambda c: [_file_row(row) for row in c.execute(query, asked).fetchall()])
 
-    def replay(self, work: Sequence[tuple[str, WorkItem]]) -> list[WorkItem]:
-        """Start some files' way anew, each for the (dataset, item) given.
+    def replay(self, works: Sequence[SilverWork]) -> list[SilverWork]:
+        """Start some files' way anew.
 
         Returns:
-            The items that did start; the others were overtaken by newer content or deleted meanwhile.
+            The work that did start; other files were put again or deleted meanwhile.
         """
-        values = ((*_name(item), dataset, item.version, str(item.depth)) for dataset, item in work)
+        values = ((*_name(w.item), w.dataset, w.item.version, str(w.item.depth)) for w in works)
 
-        def start(connection: Connection[DictRow]) -> list[WorkItem]:
+        def start(connection: Connection[DictRow]) -> list[SilverWork]:
             started = {
                 (row["bucket"], row["key"], row["etag"])
                 for row in connection.execute(_REPLAY, _columns(sorted(values), 6)).fetchall()
             }
-            items = [item for _, item in work if _name(item) in started]
-            now = datetime.now(UTC)
-            state = FileState.RECEIVED
-            _add_history(
-                connection,
-                [HistoryRow(*_name(i), at=now, hop=Hop.REPLAYED, state=state, detail=f"to {i.depth}") for i in items],
-            )
-            return items
+            chosen = [work for work in works if _name(work.item) in started]
+            _add_history(connection, [_replayed(work.item) for work in chosen])
+            return chosen
 
         return self._run(start)
 
@@ -569,6 +565,11 @@ def _batch_history(
         )
         for item in batch.items
     ]
+
+
+def _replayed(item: WorkItem) -> HistoryRow:
+    now = datetime.now(UTC)
+    return HistoryRow(*_name(item), at=now, hop=Hop.REPLAYED, state=FileState.RECEIVED, detail=f"to {item.depth}")
 
 
 def _hand_over(connection: Connection[DictRow], batch_id: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from consumers.routing import MAX_ITEMS, End, dataset_of
+from consumers.routing import End, Work, dataset_of
 from consumers.rows import FileRow
 from contracts.dataset import DatasetContract
 from contracts.states import Layer
-from contracts.work import WorkItem, WorkMessage
+from contracts.work import WorkItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,7 @@ class ReplayPlan:
 
     depth: Layer
     """The last layer that the files reach again."""
-    work: tuple[tuple[str, WorkItem], ...]
-    """(dataset, item) of each file."""
+    work: tuple[Work, ...]
     passed: tuple[Passed, ...]
     batches: int
     """DAG runs of the silver stage, at least; fewer files a run when a run is under way already."""
@@ -37,7 +36,7 @@ class ReplayPlan:
     @property
     def size(self) -> int:
         """Bytes of the files."""
-        return sum(item.size for _, item in self.work)
+        return sum(work.item.size for work in self.work)
 
 
 def plan_replay(
@@ -67,21 +66,7 @@ def plan_replay(
                 cause=version,
                 depth=depth,
             )
-            work.append((dataset, item))
-    counts: dict[str, int] = {}
-    for dataset, _ in work:
-        counts[dataset] = counts.get(dataset, 0) + 1
+            work.append(Work(dataset, item))
+    counts = Counter(one.dataset for one in work)
     batches = sum(math.ceil(count / contracts[dataset].max_batch_files) for dataset, count in counts.items())
     return ReplayPlan(depth, tuple(work), tuple(passed), batches)
-
-
-def replay_messages(work: Sequence[tuple[str, WorkItem]], at: datetime) -> list[WorkMessage]:
-    """The work messages of a replay, in as few messages as Kafka takes."""
-    by_dataset: dict[str, list[WorkItem]] = {}
-    for dataset, item in work:
-        by_dataset.setdefault(dataset, []).append(item)
-    return [
-        WorkMessage(layer=Layer.SILVER, dataset=dataset, items=tuple(items[start : start + MAX_ITEMS]), at=at)
-        for dataset, items in by_dataset.items()
-        for start in range(0, len(items), MAX_ITEMS)
-    ]

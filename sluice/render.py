@@ -193,8 +193,8 @@ def replay_plan(plan: ReplayPlan) -> None:
     way = "silver" if plan.depth == Layer.SILVER else "silver and gold"
     files = f"{len(plan.work):,} file(s), {plan.size:,} bytes"
     console.print(Text.assemble((f"{files} to {way}", "bold"), f", in {plan.batches} batch(es) or a few more"))
-    for _, item in plan.work[:PLANNED]:
-        console.print(Text(f"  {item.uri}"), soft_wrap=True)
+    for work in plan.work[:PLANNED]:
+        console.print(Text(f"  {work.item.uri}"), soft_wrap=True)
     if len(plan.work) > PLANNED:
         console.print(f"  ... and {len(plan.work) - PLANNED:,} more")
     for passed in plan.passed[:PLANNED]:
@@ -207,7 +207,7 @@ def replay_record(plan: ReplayPlan, started: int) -> dict[str, Any]:
     """A replay as JSON has it."""
     return {
         "depth": plan.depth, "batches": plan.batches, "bytes": plan.size, "started": started,
-        "files": [{"dataset": dataset, "key": item.uri, "etag": item.etag} for dataset, item in plan.work],
+        "files": [{"dataset": w.dataset, "key": w.item.uri, "etag": w.item.etag} for w in plan.work],
         "passed": [{"key": passed.uri, "why": passed.why} for passed in plan.passed],
     }  # fmt: skip
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from consumers.broker import Producer
 from consumers.ledger import Ledger, open_ledger
-from consumers.replay import ReplayPlan, plan_replay, replay_messages
+from consumers.replay import ReplayPlan, plan_replay
+from consumers.routing import silver_work
 from consumers.rows import FileRow
 from consumers.topics import WORK_TOPICS
 from contracts.dataset import get_contract, load_contracts
@@ -67,15 +68,14 @@ def carry_out(settings: Settings, plan: ReplayPlan) -> int:
     try:
         with open_ledger(settings) as ledger:
             # 1. The ledger holds that the files were asked for again.
-            started = set(ledger.replay(plan.work))
-        work = [(dataset, item) for dataset, item in plan.work if item in started]
-        for message in replay_messages(work, datetime.now(UTC)):
+            started = ledger.replay(plan.work)
+        for message in silver_work(started, datetime.now(UTC)):
             producer.send(WORK_TOPICS[message.layer], message.dataset, message.model_dump_json().encode())
         # 2. Kafka holds the work once the flush returns.
         producer.flush()
     finally:
         producer.close()
-    return len(work)
+    return len(started)
 
 
 def _of_keys(ledger: Ledger, keys: Sequence[str]) -> list[FileRow]:

@@ -17,8 +17,8 @@ DOC = """
 Brings **{title}** to {layer}: reads {reads}, writes `{writes}`.
 
 A run works on one batch of files; its id names the file or the number of files, and its note says what became of the
-rows. The listener makes the runs when files arrive, so there is nothing to trigger by hand: to run a file again, drop
-it again.
+rows. The listener makes the runs when files arrive, so there is nothing to trigger by hand: `sluice replay` runs files
+again.
 """
 
 

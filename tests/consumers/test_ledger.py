@@ -264,7 +264,7 @@ def test_replayed_file_starts_anew_and_markers_of_its_earlier_work_do_not_end_it
     old = accepted().model_copy(update={"cause": "10"})
     ledger.record_marker(marker(old, layer=Layer.GOLD))
     work = replayed(put())
-    assert ledger.replay([("nyc_yellow", work)]) == [work]
+    assert ledger.replay([Work("nyc_yellow", work)]) == [Work("nyc_yellow", work)]
     assert told(ledger).state == FileState.RECEIVED
     assert told(ledger).timeline[-1].hop == Hop.REPLAYED
     ledger.record_marker(marker(old, layer=Layer.GOLD, batch_id="late"))
@@ -276,7 +276,7 @@ def test_replayed_file_starts_anew_and_markers_of_its_earlier_work_do_not_end_it
 def test_file_replayed_to_silver_is_done_there(ledger: Ledger) -> None:
     drop(ledger, put())
     work = replayed(put(), depth=Layer.SILVER)
-    ledger.replay([("nyc_yellow", work)])
+    ledger.replay([Work("nyc_yellow", work)])
     ledger.record_marker(marker(of_work(accepted(), work)))
     assert told(ledger).state == FileState.DONE
 
@@ -285,7 +285,7 @@ def test_file_put_again_or_deleted_since_the_plan_is_not_replayed(ledger: Ledger
     drop(ledger, put(etag="a1", sequencer="10"), put(etag="b2", sequencer="11"))
     drop(ledger, put(key="nyc_yellow/gone.parquet", sequencer="10"), removal(key="nyc_yellow/gone.parquet"))
     stale = [replayed(put(etag="a1")), replayed(put(key="nyc_yellow/gone.parquet"))]
-    assert ledger.replay([("nyc_yellow", item) for item in stale]) == []
+    assert ledger.replay([Work("nyc_yellow", item) for item in stale]) == []
     assert told(ledger).state == FileState.RECEIVED
 
 

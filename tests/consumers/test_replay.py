@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from consumers.replay import plan_replay, replay_messages
+from consumers.replay import plan_replay
+from consumers.routing import silver_work
 from consumers.rows import FileRow
 from contracts.states import FileState, Layer, Reason
 from tests.consumers.samples import CONTRACTS, KEY, NOON
@@ -21,8 +22,9 @@ def test_every_file_is_work_of_one_new_version_whatever_became_of_it() -> None:
         file("nyc_yellow/waits.parquet", FileState.RECEIVED),
     ]
     plan = plan_replay(files, CONTRACTS, Layer.SILVER, "replay-1")
-    assert [item.key for _, item in plan.work] == [row.key for row in files]
-    assert {(item.version, item.cause, item.depth) for _, item in plan.work} == {("replay-1", "replay-1", "silver")}
+    assert [work.item.key for work in plan.work] == [row.key for row in files]
+    asked = {(work.item.version, work.item.cause, work.item.depth) for work in plan.work}
+    assert asked == {("replay-1", "replay-1", "silver")}
     assert (plan.passed, plan.batches, plan.size) == ((), 1, 21)
 
 
@@ -37,13 +39,13 @@ def test_deleted_objects_and_keys_that_no_contract_wants_are_passed_with_the_rea
 
 def test_file_of_a_dataset_whose_contract_was_added_since_is_run() -> None:
     late = dataclasses.replace(file(KEY, FileState.QUARANTINED, Reason.UNKNOWN_DATASET), dataset=None)
-    assert plan_replay([late], CONTRACTS, Layer.GOLD, "replay-1").work[0][0] == "nyc_yellow"
+    assert plan_replay([late], CONTRACTS, Layer.GOLD, "replay-1").work[0].dataset == "nyc_yellow"
 
 
 def test_thousand_files_are_one_batch_and_ten_messages() -> None:
     files = [file(f"nyc_yellow/{number}.parquet") for number in range(1000)]
     plan = plan_replay(files, CONTRACTS, Layer.GOLD, "replay-1")
     assert plan.batches == 1
-    messages = replay_messages(plan.work, NOON)
+    messages = silver_work(plan.work, NOON)
     assert len(messages) == 10
     assert sum(len(message.items) for message in messages) == 1000
