@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from contracts.errors import BadWork
 from contracts.states import Layer
@@ -12,6 +13,8 @@ from contracts.work import Batch, WorkItem, WorkMessage, make_batch
 
 MAX_WAITING = 20_000
 DEFAULT_BATCH_FILES = 1000
+NAMED_FILES = 20
+"""How many keys a run's conf names; the ledger holds them all."""
 
 Place = tuple[str, int, int]
 """Topic, partition, offset of a message."""
@@ -121,6 +124,18 @@ class Gatherer:
         self._open[place] -= 1
         if not self._open[place]:
             del self._open[place]
+
+
+def run_conf(batch: Batch) -> dict[str, Any]:
+    """The conf of a batch's DAG run: what its task needs, and what a person reads."""
+    files = [item.uri for item in batch.items[:NAMED_FILES]]
+    return {"batch_id": batch.batch_id, "dataset": batch.dataset, "files": files}
+
+
+def run_note(batch: Batch) -> str:
+    """The note of a batch's DAG run until it has an outcome."""
+    what = batch.items[0].uri if len(batch.items) == 1 else f"{len(batch.items)} files of {batch.dataset}"
+    return f"{what} → {batch.layer} (batch {batch.batch_id})"
 
 
 def _identity(item: WorkItem) -> Identity:

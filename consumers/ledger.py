@@ -157,6 +157,52 @@ ON CONFLICT (bucket, key, etag, layer) DO UPDATE SET
     rows_accepted = excluded.rows_accepted, rows_rejected = excluded.rows_rejected
 WHERE r.at <= excluded.at
 """
+_BETWEEN = """
+SELECT DISTINCT ON (key) * FROM ledger.files
+WHERE bucket = %(bucket)s AND key > %(after)s AND (%(until)s::text IS NULL OR key <= %(until)s)
+ORDER BY key, sequencer DESC
+"""
+_GO_ON = """
+INSERT INTO ledger.reconcile VALUES (%s, %s) ON CONFLICT (bucket) DO UPDATE SET after_key = excluded.after_key
+"""
+# A deletion's version is the sequencer of its event, which is then also the file's.
+_SILVER_NOT_TAKEN = """
+SELECT f.dataset, f.bucket, f.key, f.etag, f.size, f.version, NULL AS rows, f.version AS cause, f.depth,
+       f.removed_at IS NOT NULL AND lpad(f.version, 32, '0') = f.sequencer AS deleted
+FROM ledger.files f
+WHERE f.state IN ('received', 'running') AND f.updated_at < %(before)s AND f.version <> '' AND f.dataset IS NOT NULL
+  AND NOT EXISTS (SELECT FROM ledger.batch_items t JOIN ledger.batches b USING (batch_id)
+          WHERE t.layer = 'silver' AND (t.bucket, t.key, t.etag, t.cause) = (f.bucket, f.key, f.etag, f.version)
+            AND b.handed_over_at IS NOT NULL)
+ORDER BY f.updated_at LIMIT %(limit)s
+"""
+_GOLD_NOT_TAKEN = """
+SELECT f.dataset, f.bucket, f.key, f.etag, f.size, r.snapshot_id::text AS version, r.rows_accepted AS rows,
+       f.version AS cause, f.depth, i.deleted
+FROM ledger.files f
+JOIN ledger.results r ON (r.bucket, r.key, r.etag, r.layer) = (f.bucket, f.key, f.etag, 'silver')
+JOIN ledger.batch_items i
+  ON (i.batch_id, i.bucket, i.key, i.etag, i.cause) = (r.batch_id, f.bucket, f.key, f.etag, f.version)
+WHERE f.state = 'running' AND f.depth = 'gold' AND f.updated_at < %(before)s AND f.version <> ''
+  AND NOT EXISTS (SELECT FROM ledger.batch_items t JOIN ledger.batches b USING (batch_id)
+          WHERE t.layer = 'gold' AND (t.bucket, t.key, t.etag, t.cause) = (f.bucket, f.key, f.etag, f.version)
+            AND b.handed_over_at IS NOT NULL)
+ORDER BY f.updated_at LIMIT %(limit)s
+"""
+_WITHOUT_RESULT = """
+SELECT b.batch_id FROM ledger.files f
+JOIN ledger.batch_items i ON i.layer IN ('silver', 'gold')
+  AND (i.bucket, i.key, i.etag, i.cause) = (f.bucket, f.key, f.etag, f.version)
+JOIN ledger.batches b ON b.batch_id = i.batch_id
+WHERE f.state IN ('received', 'running') AND f.updated_at < %(before)s AND f.version <> ''
+  AND b.handed_over_at < %(before)s
+  AND NOT EXISTS (SELECT FROM ledger.commits c WHERE c.batch_id = b.batch_id)
+GROUP BY b.batch_id ORDER BY min(b.handed_over_at) LIMIT %(limit)s
+"""
+_WAITING = """
+SELECT dataset, CASE WHEN state = 'received' THEN 'silver' ELSE 'gold' END AS layer, count(*) AS files
+FROM ledger.files WHERE state IN ('received', 'running') AND dataset IS NOT NULL GROUP BY 1, 2
+"""
 _COMMIT_SOURCES = """
 INSERT INTO ledger.commit_sources
 SELECT %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
@@ -357,6 +403,38 @@ class Ledger:
             return chosen
 
         return self._run(start)
+
+    def newest_between(self, bucket: str, after: str, until: str | None) -> list[FileRow]:
+        """The newest version of each object whose key comes after one and not after the other (None: to the end)."""
+        asked = {"bucket": bucket, "after": after, "until": until}
+        return self._run(lambda c: [_file_row(row) for row in c.execute(_BETWEEN, asked).fetchall()])
+
+    def reconciled_to(self, bucket: str) -> str:
+        """The key after which the next listing of a bucket goes on; empty at its beginning."""
+        query = "SELECT after_key FROM ledger.reconcile WHERE bucket = %s"
+        row = self._run(lambda c: c.execute(query, (bucket,)).fetchone())
+        return str(row["after_key"]) if row else ""
+
+    def set_reconciled_to(self, bucket: str, after: str) -> None:
+        """Remember where the next listing goes on."""
+        self._run(lambda c: c.execute(_GO_ON, (bucket, after)))
+
+    def not_taken(self, layer: Layer, before: datetime, limit: int) -> list[SilverWork]:
+        """Work for a layer that stands still since `before`: no batch that was handed over holds it. Oldest first."""
+        query = _SILVER_NOT_TAKEN if layer == Layer.SILVER else _GOLD_NOT_TAKEN
+        rows = self._run(lambda c: c.execute(query, {"before": before, "limit": limit}).fetchall())
+        fields = ("bucket", "key", "etag", "size", "version", "rows", "cause", "depth", "deleted")
+        return [SilverWork(row["dataset"], WorkItem(**{name: row[name] for name in fields})) for row in rows]
+
+    def without_result(self, before: datetime, limit: int) -> list[str]:
+        """Ids of batches that were handed over before a moment, have no marker, and whose files stand still since."""
+        rows = self._run(lambda c: c.execute(_WITHOUT_RESULT, {"before": before, "limit": limit}).fetchall())
+        return [row["batch_id"] for row in rows]
+
+    def waiting(self) -> dict[tuple[str, Layer], int]:
+        """(dataset, layer) -> files that no stage of that layer has taken yet."""
+        rows = self._run(lambda c: c.execute(_WAITING).fetchall())
+        return {(row["dataset"], Layer(row["layer"])): row["files"] for row in rows}
 
     def commit_sources(self, snapshot_id: int) -> list[CommitSource]:
         """What a snapshot's batches wrote, by key; empty when no marker of that snapshot came."""

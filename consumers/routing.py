@@ -205,10 +205,15 @@ def plan(
 
 def silver_work(works: Iterable[Work], now: datetime) -> list[WorkMessage]:
     """Work messages for the silver stage: one a dataset, or a few where there are many files."""
+    return work_messages(Layer.SILVER, works, now)
+
+
+def work_messages(layer: Layer, works: Iterable[Work], now: datetime) -> list[WorkMessage]:
+    """Work messages for a stage: one a dataset, or a few where there are many files."""
     items: dict[str, list[WorkItem]] = {}
     for work in works:
         items.setdefault(work.dataset, []).append(work.item)
-    return [message for dataset, own in items.items() for message in _messages(Layer.SILVER, dataset, own, now)]
+    return [message for dataset, own in items.items() for message in _messages(layer, dataset, own, now)]
 
 
 def gold_work(marker: CommitMarker, now: datetime) -> list[WorkMessage]:

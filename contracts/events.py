@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -92,6 +92,17 @@ def parse_events(value: bytes | None) -> list[BucketEvent]:
     if not isinstance(records, list) or not records:
         raise BadEvent("The JSON has no 'Records' list; a bucket notification was expected.")
     return [_event(record) for record in records]
+
+
+def notification(event: BucketEvent) -> bytes:
+    """The message of a bucket notification topic that stands for one event; `parse_events` gives the event back."""
+    item = {"key": quote_plus(event.key), "eTag": event.etag, "size": event.size, "sequencer": event.sequencer}
+    record = {
+        "eventName": event.name,
+        "eventTime": event.at.isoformat(),
+        "s3": {"bucket": {"name": event.bucket}, "object": item},
+    }
+    return json.dumps({"Key": f"{event.bucket}/{event.key}", "Records": [record]}).encode()
 
 
 def _event(record: Any) -> BucketEvent:

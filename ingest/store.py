@@ -161,14 +161,17 @@ class Store:
         with self._errors(bucket, key):
             self._client.copy_object(to_bucket, to_key, CopySource(bucket, key, match_etag=etag))
 
-    def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[ObjectInfo]:
         """All objects below a prefix, in the order of their keys, read page by page.
+
+        Args:
+            after: only keys that come after this one.
 
         Raises:
             ObjectGone: the bucket is not there.
         """
         with self._errors(bucket, prefix):
-            for found in self._client.list_objects(bucket, prefix=prefix, recursive=True):
+            for found in self._client.list_objects(bucket, prefix=prefix, recursive=True, start_after=after or None):
                 yield _info(found)
 
     def ensure_bucket(self, bucket: str) -> None:

@@ -230,6 +230,20 @@ def replay(
 
 
 @app.command()
+def reconcile(
+    full: Annotated[bool, typer.Option("--full", help="Look at the whole bucket, not only at its next piece.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look, and mend nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find files that no event told of and work that stands still, and set them going again."""
+    with _told(as_json):
+        from consumers import reconciler
+
+        report = reconciler.reconcile(_running(), full, repair=not dry_run)
+        _print_json(report.model_dump(mode="json")) if as_json else render.reconciled(report)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help='For example: "select count(*) from gold.nyc_yellow_features"')],
     as_json: Json = False,

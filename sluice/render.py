@@ -20,6 +20,7 @@ from contracts.states import FileState, Layer
 from contracts.story import CommitSource, FileStory, LayerResult
 
 if TYPE_CHECKING:
+    from consumers.reconciler import Report
     from consumers.replay import ReplayPlan
 
 # A file or a pipe has no width; the 80 columns that Rich takes then would break names and passwords.
@@ -278,6 +279,23 @@ def outcome(word: str, done: Any) -> None:
 def visible(text: str, lines: bool = False) -> str:
     """Text that others wrote, with nothing in it that a terminal would obey; `lines`: several lines stay so."""
     return "".join(c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode() for c in text)
+
+
+def reconciled(report: Report) -> None:
+    """What a pass of reconcile found."""
+    piece = "the whole bucket" if report.full else "a piece of the bucket"
+    console.print(f"{report.objects:,} object(s) looked at, {piece}")
+    for kind, count in report.found.items():
+        if count:
+            console.print(Text.assemble((f"{count:>8,} ", "yellow"), kind.replace("_", " ")))
+    for kind, what in report.named[:PLANNED]:
+        console.print(Text(f"  {kind}: {what}"), soft_wrap=True)
+    for dag, files in report.waiting.items():
+        console.print(Text(f"  {files:,} file(s) wait for {dag}, which is paused; unpause it in Airflow"))
+    if not any(report.found.values()):
+        console.print("bucket, ledger and runs agree")
+    elif not report.repaired:
+        console.print("nothing was mended; without --dry-run it is")
 
 
 def rows(columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:

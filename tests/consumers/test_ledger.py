@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -409,3 +410,48 @@ def test_file_redriven_after_its_contract_came_starts_and_can_be_claimed(ledger:
 def drop_with(ledger: Ledger, contracts: Mapping[str, DatasetContract], *arrivals: Arrival) -> list[Decision]:
     names = [(a.event.bucket, a.event.key, a.event.etag) for a in arrivals]
     return ledger.apply(names, lambda known: plan(arrivals, contracts, known, NOON))
+
+
+LATER = datetime(2999, 1, 1, tzinfo=UTC)
+
+
+def test_file_that_waits_for_silver_is_found_until_a_batch_with_a_run_holds_it(ledger: Ledger) -> None:
+    drop(ledger, put())
+    (work,) = ledger.not_taken(Layer.SILVER, LATER, 10)
+    assert (work.item.key, work.item.version, work.item.deleted) == (KEY, "10", False)
+    assert ledger.not_taken(Layer.SILVER, NOON, 10) == []
+    batch = make_batch(Layer.SILVER, "nyc_yellow", [work.item])
+    ledger.claim(batch)
+    assert len(ledger.not_taken(Layer.SILVER, LATER, 10)) == 1
+    ledger.handed_over(batch.batch_id)
+    assert ledger.not_taken(Layer.SILVER, LATER, 10) == []
+    assert ledger.without_result(LATER, 10) == [batch.batch_id]
+    ledger.record_marker(marker(of_work(accepted(), work.item), batch_id=batch.batch_id))
+    assert ledger.without_result(LATER, 10) == []
+    (gold,) = ledger.not_taken(Layer.GOLD, LATER, 10)
+    assert (gold.item.version, gold.item.rows, gold.item.cause) == ("5", 8, "10")
+
+
+def test_retraction_that_nobody_took_is_found_as_one(ledger: Ledger) -> None:
+    drop(ledger, put())
+    ledger.record_marker(marker(accepted(), layer=Layer.GOLD))
+    work = retract(ledger)
+    (found,) = ledger.not_taken(Layer.SILVER, LATER, 10)
+    assert found.item.model_copy(update={"size": work.size}) == work
+
+
+def test_newest_versions_of_a_range_of_keys_are_told_in_order(ledger: Ledger) -> None:
+    keys = [f"nyc_yellow/{name}.parquet" for name in ("a", "B", "é", "z")]
+    drop(ledger, *(put(key=key) for key in keys))
+    drop(ledger, put(key=keys[0], etag="b2", sequencer="11"))
+    found = ledger.newest_between("bronze", "", None)
+    assert [row.key for row in found] == sorted(keys)
+    assert {row.key: row.etag for row in found}[keys[0]] == "b2"
+    assert [row.key for row in ledger.newest_between("bronze", keys[1], keys[0])] == [keys[0]]
+
+
+def test_listing_goes_on_where_it_ended(ledger: Ledger) -> None:
+    assert ledger.reconciled_to("bronze") == ""
+    for key in ("nyc_yellow/m", "nyc_yellow/z", ""):
+        ledger.set_reconciled_to("bronze", key)
+        assert ledger.reconciled_to("bronze") == key

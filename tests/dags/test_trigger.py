@@ -10,9 +10,9 @@ import httpx
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 from sluice_listener import trigger as module
-from sluice_listener.api import AirflowApi
 from sluice_listener.trigger import WorkTrigger
 
+from consumers.airflow_api import AirflowApi
 from contracts.errors import Permanent, ServiceUnavailable
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from consumers.batching import Gatherer
+from consumers.batching import Gatherer, run_conf, run_note
 from contracts.dataset import DatasetContract
 from contracts.errors import BadWork, Permanent, Retryable, ServiceUnavailable, UnknownDataset
 from contracts.states import Layer
@@ -24,8 +24,6 @@ RETRY = 1.0
 """Seconds until a dataset whose hand-over failed is tried again."""
 SAY_AGAIN = 30.0
 """Seconds between two log lines about the same trouble."""
-NAMED_FILES = 20
-"""How many keys a run's conf names; the ledger holds them all."""
 
 Call = Callable[..., Awaitable[Any]]
 """Runs a blocking function in the thread that owns consumer and ledger."""
@@ -190,7 +188,7 @@ class HandOver:
             await self._call(self._ledger.claim, claimed)
             # 2. The run exists. A crash before step 3 makes the messages come again, and the same files are
             #    claimed anew: the jobs leave out what is committed.
-            new = await self._runs.create_run(claimed.dag_id, claimed.run_id, _conf(claimed), _note(claimed))
+            new = await self._runs.create_run(claimed.dag_id, claimed.run_id, run_conf(claimed), run_note(claimed))
             # 3. The ledger knows that the run exists.
             await self._call(self._ledger.handed_over, claimed.batch_id)
             log.info("%s %s/%s", "made the run" if new else "the run is there already:", claimed.dag_id, claimed.run_id)
@@ -212,13 +210,3 @@ class HandOver:
         if now - self._said.get(about, -SAY_AGAIN) >= SAY_AGAIN:
             self._said[about] = now
             log.warning("%s", text)
-
-
-def _conf(batch: Batch) -> dict[str, Any]:
-    files = [item.uri for item in batch.items[:NAMED_FILES]]
-    return {"batch_id": batch.batch_id, "dataset": batch.dataset, "files": files}
-
-
-def _note(batch: Batch) -> str:
-    what = batch.items[0].uri if len(batch.items) == 1 else f"{len(batch.items)} files of {batch.dataset}"
-    return f"{what} → {batch.layer} (batch {batch.batch_id})"

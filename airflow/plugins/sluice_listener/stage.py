@@ -24,7 +24,7 @@ PRELOADED = (
     "consumers.ledger",
     "ingest.store",
     "open_data_contract_standard.model",
-    "sluice_listener.api",
+    "consumers.airflow_api",
     "spark_jobs.data_preprocessing_job",
     "spark_jobs.feature_engineering_job",
     "spark_jobs.session",
@@ -112,7 +112,7 @@ def outcome(marker: CommitMarker) -> str:
 
 def set_note(settings: Settings, dag_id: str, run_id: str, note: str) -> None:
     """Set a run's note, or log why it could not be set."""
-    from sluice_listener.api import service_api
+    from consumers.airflow_api import service_api
 
     async def write() -> None:
         async with service_api(settings) as api:

@@ -14,12 +14,12 @@ from typing import Any
 from airflow.providers.apache.kafka.triggers.await_message import AwaitMessageTrigger
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
+from consumers.airflow_api import service_api
 from consumers.ledger import Ledger, open_ledger
 from consumers.topics import DEAD_LETTERS, WORK_TOPICS
 from contracts.dataset import load_contracts
 from contracts.settings import load_settings
 from contracts.states import Layer
-from sluice_listener.api import service_api
 from sluice_listener.handover import HandOver
 from sluice_listener.topic import DeadLetters, WorkTopic
 

@@ -56,6 +56,16 @@ class AirflowApi:
         runs = answer.json().get("dag_runs") or []
         return str(runs[0]["state"]) if runs else None
 
+    async def run_state(self, dag_id: str, run_id: str) -> str | None:
+        """The state of a run; None when there is none of that id.
+
+        Raises:
+            ServiceUnavailable: no answer.
+        """
+        path = f"{_dag(dag_id)}/dagRuns/{quote(run_id, safe='')}"
+        answer = await self._call("GET", path, accepted=(200, 404))
+        return str(answer.json()["state"]) if answer.status_code == 200 else None
+
     async def paused(self, dag_id: str) -> bool:
         """Whether a person paused the DAG: its runs then stay queued.
 

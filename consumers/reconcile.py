@@ -1,0 +1,149 @@
+"""Decisions of reconcile: what the bucket, the ledger and Airflow say of one another, and what mends it. No I/O.
+
+A repair is never a state written by hand: it is an event, a work message or a run, made as if it had come by itself,
+and it passes the checks that those pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from consumers.rows import FileRow
+from contracts.events import BucketEvent
+from contracts.work import Batch
+from ingest.store import ObjectInfo
+
+IN_FLIGHT = timedelta(seconds=60)
+"""An event, or the ledger's row for it, may still be on its way; MinIO sends a second time after some 3 s."""
+STANDS_STILL = timedelta(minutes=10)
+"""Work that nobody took, or whose run ended without a result, for so long is taken up again."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Finding(StrEnum):
+    """What reconcile looks for."""
+
+    OBJECT_WITHOUT_ROW = "object_without_row"
+    """Bronze holds content that no event told of."""
+    ROW_WITHOUT_OBJECT = "row_without_object"
+    """The ledger's newest version of an object is gone, and no event told of it."""
+    WORK_NOT_TAKEN = "work_not_taken"
+    """A file waits for a stage, and no batch holds it."""
+    RUN_MISSING = "run_missing"
+    """A batch was handed over, but Airflow has no such run."""
+    RUN_FAILED = "run_failed"
+    """A batch's run failed, and its files do not know."""
+    NO_RESULT = "no_result"
+    """A batch's run ended well, but no commit marker told of it."""
+    NO_RESULT_TWICE = "no_result_twice"
+    """The same after its second run; a person has to look."""
+    STAGE_PAUSED = "stage_paused"
+    """Files wait for a DAG that somebody paused; unpause it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A piece of a bucket's listing."""
+
+    objects: tuple[ObjectInfo, ...]
+    after: str
+    """All keys of the piece come after this one."""
+    until: str | None
+    """The last key that the piece covers; None: to the end of the bucket."""
+    at: datetime
+    """When the listing began."""
+
+
+def lost_puts(page: Page, newest: Mapping[str, FileRow]) -> list[BucketEvent]:
+    """An event for each object whose content the ledger does not know as the newest of its key.
+
+    Args:
+        newest: key to the version that the ledger has for the newest.
+    """
+    events = []
+    for found in page.objects:
+        row = newest.get(found.key)
+        if found.last_modified > page.at - IN_FLIGHT or (row is not None and _knows(row, found)):
+            continue
+        sequencer = max(_nanoseconds(found.last_modified), _number(row) + 1)
+        events.append(
+            BucketEvent(
+                name="s3:ObjectCreated:Put",
+                bucket=found.bucket,
+                key=found.key,
+                etag=found.etag,
+                size=found.size,
+                at=found.last_modified,
+                sequencer=f"{sequencer:X}",
+            )
+        )
+    return events
+
+
+def maybe_gone(page: Page, newest: Iterable[FileRow]) -> list[FileRow]:
+    """Versions of the page's range that the listing lacks; whether they are gone, a look at each has to tell."""
+    there = {found.key for found in page.objects}
+    settled = page.at - IN_FLIGHT
+    return [
+        row
+        for row in newest
+        if row.key not in there and row.removed_at is None and (row.put_at is None or row.put_at < settled)
+    ]
+
+
+def lost_removal(row: FileRow, now: datetime) -> BucketEvent:
+    """The event that should have told that an object was deleted: right after what the ledger knows of it."""
+    return BucketEvent(
+        name="s3:ObjectRemoved:Delete", bucket=row.bucket, key=row.key, at=now, sequencer=f"{_number(row) + 1:X}"
+    )
+
+
+def judge_run(state: str | None, second_state: str | None) -> Finding | None:
+    """What is wrong with a batch that was handed over and has no result.
+
+    Args:
+        state: of its DAG run, None when Airflow has none.
+        second_state: of the run that an earlier reconcile made for it, None when there is none.
+    """
+    last = second_state or state
+    if last in ("queued", "running"):
+        return None
+    if last is None:
+        return Finding.RUN_MISSING
+    if last == "failed":
+        return Finding.RUN_FAILED
+    return Finding.NO_RESULT_TWICE if second_state else Finding.NO_RESULT
+
+
+def second_run_id(batch: Batch) -> str:
+    """The id of the run that does a batch's work once more: always the same, so that it is made once."""
+    return f"{batch.run_id}__again"
+
+
+def waiting_for(paused: Iterable[str], waiting: Mapping[str, int]) -> dict[str, int]:
+    """Paused DAG to the files that wait for it; DAGs for which none wait are left out."""
+    return {dag: waiting[dag] for dag in sorted(paused) if waiting.get(dag)}
+
+
+def counts(findings: Sequence[tuple[Finding, str]]) -> dict[Finding, int]:
+    """How many of each, those with none included."""
+    return {kind: sum(found is kind for found, _ in findings) for kind in Finding}
+
+
+def _knows(row: FileRow, found: ObjectInfo) -> bool:
+    if row.etag == found.etag and row.removed_at is None:
+        return True
+    # The ledger may be ahead of a listing that was read before the newest PUT or removal.
+    latest = row.removed_at or row.put_at
+    return latest is not None and latest >= found.last_modified
+
+
+def _nanoseconds(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def _number(row: FileRow | None) -> int:
+    return int(row.sequencer or "0", 16) if row else 0

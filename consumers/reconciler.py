@@ -1,0 +1,172 @@
+"""Carries reconcile out: looks at bucket, ledger and Airflow, and hands on what `consumers.reconcile` decides.
+
+What a pass costs grows with what is new: files that stand still come by an index of the ledger, and of the bucket only
+the next piece is listed, from where the last pass ended, at most `PIECE` keys. A full pass lists all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+
+from pydantic import BaseModel, ConfigDict
+
+from consumers.airflow_api import AirflowApi, service_api
+from consumers.batching import run_conf, run_note
+from consumers.broker import Producer
+from consumers.ledger import Ledger, open_ledger
+from consumers.reconcile import (
+    STANDS_STILL,
+    Finding,
+    Page,
+    counts,
+    judge_run,
+    lost_puts,
+    lost_removal,
+    maybe_gone,
+    second_run_id,
+    waiting_for,
+)
+from consumers.routing import BRONZE, Work, work_messages
+from consumers.topics import BRONZE_EVENTS, WORK_TOPICS
+from contracts.dataset import load_contracts
+from contracts.events import BucketEvent, notification
+from contracts.settings import Settings
+from contracts.states import Layer
+from contracts.work import Batch, stage_dag_id
+from ingest.store import Store, store_for
+
+PIECE = 20_000
+"""Keys that a pass lists; some seconds of MinIO's time."""
+MOST_REPAIRS = 10_000
+"""Files of one kind that a pass takes up; the next pass takes the next."""
+SEND_AT_ONCE = 1_000
+NAMED = 100
+"""Findings that a report names."""
+
+
+class Report(BaseModel):
+    """What a pass of reconcile found and did. Field names are public: others script against them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    full: bool
+    repaired: bool
+    """False when it was asked only to look."""
+    objects: int
+    """Objects that were listed."""
+    found: dict[Finding, int]
+    named: tuple[tuple[Finding, str], ...]
+    """The first findings, each with its file, batch or DAG."""
+    waiting: dict[str, int]
+    """Paused DAG -> files that wait for it."""
+
+
+@dataclass
+class _Pass:
+    ledger: Ledger
+    store: Store
+    producer: Producer
+    repair: bool
+    now: datetime
+    objects: int = 0
+    findings: list[tuple[Finding, str]] = field(default_factory=list)
+
+
+def reconcile(settings: Settings, full: bool = False, repair: bool = True) -> Report:
+    """Find what no event told of and what stands still, and set it going again.
+
+    Raises:
+        ServiceUnavailable: a server does not answer; what was repaired stays so, and the next pass goes on.
+    """
+    producer = Producer(settings.kafka_bootstrap)
+    try:
+        with open_ledger(settings) as ledger:
+            one = _Pass(ledger, store_for(settings, "consumers"), producer, repair, datetime.now(UTC))
+            _bucket(one, full)
+            _standing(one)
+            waiting = asyncio.run(_airflow(one, settings))
+    finally:
+        producer.close()
+    found = counts(one.findings)
+    return Report(
+        full=full, repaired=repair, objects=one.objects, found=found, named=tuple(one.findings[:NAMED]), waiting=waiting
+    )
+
+
+def _bucket(one: _Pass, full: bool) -> None:
+    """The objects of bronze against the ledger's newest versions, a piece at a time."""
+    after = "" if full else one.ledger.reconciled_to(BRONZE)
+    while True:
+        began = datetime.now(UTC)
+        objects = tuple(islice(one.store.list(BRONZE, after=after), PIECE))
+        until = objects[-1].key if len(objects) == PIECE else None
+        page = Page(objects, after, until, began)
+        one.objects += len(objects)
+        _compare(one, page)
+        after = until or ""
+        if not full:
+            one.ledger.set_reconciled_to(BRONZE, after)
+        if not full or until is None:
+            return
+
+
+def _compare(one: _Pass, page: Page) -> None:
+    newest = {row.key: row for row in one.ledger.newest_between(BRONZE, page.after, page.until)}
+    puts = lost_puts(page, newest)
+    gone = [row for row in maybe_gone(page, newest.values()) if one.store.stat(row.bucket, row.key) is None]
+    one.findings += [(Finding.OBJECT_WITHOUT_ROW, f"{event.bucket}/{event.key}") for event in puts]
+    one.findings += [(Finding.ROW_WITHOUT_OBJECT, f"{row.bucket}/{row.key}") for row in gone]
+    _send_events(one, [*puts, *(lost_removal(row, one.now) for row in gone)])
+
+
+def _send_events(one: _Pass, events: list[BucketEvent]) -> None:
+    if not one.repair:
+        return
+    for start in range(0, len(events), SEND_AT_ONCE):
+        for event in events[start : start + SEND_AT_ONCE]:
+            # Keyed as MinIO does it, so that an object's events stay in one partition.
+            one.producer.send(BRONZE_EVENTS, f"{event.bucket}/{event.key}", notification(event))
+        one.producer.flush()
+
+
+def _standing(one: _Pass) -> None:
+    """Files that wait for a stage while no batch holds them: their work is sent once more."""
+    for layer in Layer:
+        works: list[Work] = one.ledger.not_taken(layer, one.now - STANDS_STILL, MOST_REPAIRS)
+        one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in works]
+        if one.repair and works:
+            for message in work_messages(layer, works, one.now):
+                one.producer.send(WORK_TOPICS[layer], message.dataset, message.model_dump_json().encode())
+            one.producer.flush()
+
+
+async def _airflow(one: _Pass, settings: Settings) -> dict[str, int]:
+    async with service_api(settings) as api:
+        for batch_id in one.ledger.without_result(one.now - STANDS_STILL, MOST_REPAIRS):
+            await _batch(one, api, one.ledger.load_batch(batch_id))
+        waiting = {stage_dag_id(dataset, layer): n for (dataset, layer), n in one.ledger.waiting().items()}
+        known = {stage_dag_id(name, layer) for name in load_contracts(settings.contracts_dir) for layer in Layer}
+        paused = [dag for dag in sorted(known & set(waiting)) if await api.paused(dag)]
+    told = waiting_for(paused, waiting)
+    one.findings += [(Finding.STAGE_PAUSED, dag) for dag in told]
+    return told
+
+
+async def _batch(one: _Pass, api: AirflowApi, batch: Batch) -> None:
+    state = await api.run_state(batch.dag_id, batch.run_id)
+    again = second_run_id(batch)
+    finding = judge_run(state, await api.run_state(batch.dag_id, again))
+    if finding is None:
+        return
+    one.findings.append((finding, f"{batch.dag_id}/{batch.run_id}"))
+    if not one.repair:
+        return
+    if finding is Finding.RUN_FAILED:
+        one.ledger.failed(batch, batch.run_id, "The run failed; reconcile found that its files did not know.")
+    elif finding is not Finding.NO_RESULT_TWICE:
+        # The job finds what it committed under the batch's id, and puts the marker once more.
+        run_id = batch.run_id if finding is Finding.RUN_MISSING else again
+        await api.create_run(batch.dag_id, run_id, run_conf(batch), run_note(batch))

@@ -1,0 +1,123 @@
+"""What reconcile finds, and what mends it."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timedelta
+
+import pytest
+
+from consumers.reconcile import (
+    IN_FLIGHT,
+    Finding,
+    Page,
+    judge_run,
+    lost_puts,
+    lost_removal,
+    maybe_gone,
+    waiting_for,
+)
+from consumers.routing import Repeat, Work, route
+from consumers.rows import FileRow, KnownFiles
+from contracts.events import BucketEvent, later, notification, parse_events
+from contracts.states import FileState
+from ingest.store import ObjectInfo
+from tests.consumers.samples import CONTRACTS, KEY, NOON, put, removal
+
+OLD = NOON - timedelta(hours=1)
+
+
+def found(etag: str = "a1", at: datetime = OLD, key: str = KEY) -> ObjectInfo:
+    return ObjectInfo("bronze", key, etag, 7, at)
+
+
+def row(etag: str = "a1", put_at: datetime | None = OLD, removed_at: datetime | None = None) -> FileRow:
+    return FileRow(
+        "bronze", KEY, etag, "1A" + "0" * 14, FileState.DONE, dataset="nyc_yellow", put_at=put_at, removed_at=removed_at
+    )
+
+
+def page(*objects: ObjectInfo) -> Page:
+    return Page(objects, "", None, NOON)
+
+
+def test_object_that_no_event_told_of_gets_the_event_that_it_lacks() -> None:
+    (event,) = lost_puts(page(found()), {})
+    assert (event.key, event.etag, event.size, event.created) == (KEY, "a1", 7, True)
+    assert isinstance(route(event, CONTRACTS, KnownFiles()), Work)
+
+
+def test_content_that_replaced_known_content_without_an_event_counts_as_the_later() -> None:
+    known = row("b2", put_at=OLD - timedelta(minutes=5))
+    (event,) = lost_puts(page(found("a1")), {KEY: known})
+    assert later(event.sequencer, known.sequencer)
+    assert isinstance(route(event, CONTRACTS, KnownFiles([known])), Work)
+
+
+@pytest.mark.parametrize(
+    ("known", "at"),
+    [
+        pytest.param(row(), OLD, id="known"),
+        pytest.param(None, NOON - IN_FLIGHT + timedelta(seconds=1), id="event-may-be-on-its-way"),
+        pytest.param(row("b2", put_at=NOON), OLD, id="ledger-is-ahead-of-the-listing"),
+        pytest.param(row(removed_at=NOON), OLD, id="removed-after-the-listing"),
+    ],
+)
+def test_object_that_needs_no_event_gets_none(known: FileRow | None, at: datetime) -> None:
+    assert lost_puts(page(found(at=at)), {KEY: known} if known else {}) == []
+
+
+def test_object_put_again_after_its_removal_without_an_event_is_found() -> None:
+    assert len(lost_puts(page(found(at=OLD)), {KEY: row(removed_at=OLD - timedelta(minutes=1))})) == 1
+
+
+def test_event_that_comes_after_all_is_a_repetition() -> None:
+    (made,) = lost_puts(page(found()), {})
+    known = dataclasses.replace(row(), sequencer=made.sequencer, state=FileState.RUNNING)
+    late = put().model_copy(update={"sequencer": f"{int(made.sequencer, 16) + 500:X}"})
+    assert route(late, CONTRACTS, KnownFiles([known])) == Repeat(dropped=True)
+
+
+def test_version_whose_object_is_missing_is_a_candidate_unless_it_is_new_or_known_to_be_gone() -> None:
+    assert maybe_gone(page(), [row()]) == [row()]
+    assert maybe_gone(page(found()), [row()]) == []
+    assert maybe_gone(page(), [row(put_at=NOON), row(removed_at=OLD)]) == []
+
+
+def test_removal_that_was_lost_comes_right_after_what_is_known_and_before_what_may_come() -> None:
+    event = lost_removal(row(), NOON)
+    assert event.removed
+    assert later(event.sequencer, row().sequencer)
+    assert int(event.sequencer, 16) == int(row().sequencer, 16) + 1
+
+
+@pytest.mark.parametrize(
+    ("state", "second", "finding"),
+    [
+        ("running", None, None),
+        ("queued", None, None),
+        (None, None, Finding.RUN_MISSING),
+        ("failed", None, Finding.RUN_FAILED),
+        ("success", None, Finding.NO_RESULT),
+        ("success", "running", None),
+        ("success", "failed", Finding.RUN_FAILED),
+        ("success", "success", Finding.NO_RESULT_TWICE),
+    ],
+)
+def test_state_of_the_run_decides_on_a_batch_without_result(
+    state: str | None, second: str | None, finding: Finding | None
+) -> None:
+    assert judge_run(state, second) is finding
+
+
+def test_only_paused_stages_with_files_waiting_are_told() -> None:
+    assert waiting_for(["a", "b"], {"a": 3, "c": 4}) == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [put(key="nyc_yellow/a b+c%20é東'.parquet"), removal(), put(sequencer="FFFF")],
+    ids=["hostile-key", "removal", "put"],
+)
+def test_event_that_is_made_reads_back_as_it_was(event: BucketEvent) -> None:
+    assert parse_events(notification(event)) == [event]
