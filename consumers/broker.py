@@ -6,6 +6,7 @@ Every function and method raises `ServiceUnavailable` when the broker does not a
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -268,6 +269,22 @@ def topics_overview(bootstrap: str) -> list[TopicOverview]:
         messages = sum(last[part].offset - first[part].offset for part in own)
         overview.append(TopicOverview(topic=name, partitions=len(own), messages=messages, lag=lag))
     return overview
+
+
+def oldest_unread(bootstrap: str, group: str, topic: str) -> datetime | None:
+    """When the oldest message of a topic that a group has not committed was written; None when it committed all."""
+    with _admin(bootstrap) as admin:
+        partitions = [
+            part["partition_index"] for found in admin.describe_topics([topic]) for part in found["partitions"]
+        ]
+        committed = admin.list_group_offsets([group]).get(group, {})
+    places = ((part, committed.get(TopicPartition(topic, part))) for part in partitions)
+    with Reader(bootstrap) as reader:
+        unread = (
+            next(reader.read(topic, part, max(0, read.offset) if read else 0, sys.maxsize), None)
+            for part, read in places
+        )
+        return min((record.at for record in unread if record is not None), default=None)
 
 
 def follow(bootstrap: str, topics: Sequence[str]) -> Iterator[Record]:

@@ -199,9 +199,20 @@ WHERE f.state IN ('received', 'running') AND f.updated_at < %(before)s AND f.ver
   AND NOT EXISTS (SELECT FROM ledger.commits c WHERE c.batch_id = b.batch_id)
 GROUP BY b.batch_id ORDER BY min(b.handed_over_at) LIMIT %(limit)s
 """
+_WITHOUT_MARKER = """
+SELECT batch_id FROM ledger.batches b
+WHERE batch_id = ANY (%(ids)s::text[]) AND handed_over_at < %(before)s
+  AND NOT EXISTS (SELECT FROM ledger.commits c WHERE c.batch_id = b.batch_id)
+ORDER BY handed_over_at
+"""
 _WAITING = """
-SELECT dataset, CASE WHEN state = 'received' THEN 'silver' ELSE 'gold' END AS layer, count(*) AS files
-FROM ledger.files WHERE state IN ('received', 'running') AND dataset IS NOT NULL GROUP BY 1, 2
+SELECT f.dataset, CASE WHEN in_silver THEN 'gold' ELSE 'silver' END AS layer, count(*) AS files
+FROM ledger.files f CROSS JOIN LATERAL (SELECT EXISTS (
+    SELECT FROM ledger.results r JOIN ledger.batch_items i
+      ON (i.layer, i.bucket, i.key, i.etag, i.batch_id) = (r.layer, r.bucket, r.key, r.etag, r.batch_id)
+    WHERE (r.bucket, r.key, r.etag, r.layer) = (f.bucket, f.key, f.etag, 'silver') AND i.cause = f.version
+    )) AS way (in_silver)
+WHERE f.state IN ('received', 'running') AND f.dataset IS NOT NULL GROUP BY 1, 2
 """
 _COMMIT_SOURCES = """
 INSERT INTO ledger.commit_sources
@@ -431,8 +442,13 @@ class Ledger:
         rows = self._run(lambda c: c.execute(_WITHOUT_RESULT, {"before": before, "limit": limit}).fetchall())
         return [row["batch_id"] for row in rows]
 
+    def without_marker(self, batch_ids: Iterable[str], before: datetime) -> list[str]:
+        """Those batches that were handed over before a moment and of which no marker was recorded; oldest first."""
+        asked = {"ids": sorted(batch_ids), "before": before}
+        return [row["batch_id"] for row in self._run(lambda c: c.execute(_WITHOUT_MARKER, asked).fetchall())]
+
     def waiting(self) -> dict[tuple[str, Layer], int]:
-        """(dataset, layer) -> files that no stage of that layer has taken yet."""
+        """(dataset, layer) -> files that have not come into that layer yet, and into the one before it have."""
         rows = self._run(lambda c: c.execute(_WAITING).fetchall())
         return {(row["dataset"], Layer(row["layer"])): row["files"] for row in rows}
 

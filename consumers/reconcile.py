@@ -38,8 +38,10 @@ class Finding(StrEnum):
     """A batch's run failed, and its files do not know."""
     NO_RESULT = "no_result"
     """A batch's run ended well, but no commit marker told of it."""
+    SNAPSHOT_WITHOUT_MARKER = "snapshot_without_marker"
+    """A batch's rows are committed, its run is over, and no commit marker told of it."""
     NO_RESULT_TWICE = "no_result_twice"
-    """The same after its second run; a person has to look."""
+    """One of the last two after a second run; a person has to read that run's log."""
     STAGE_PAUSED = "stage_paused"
     """Files wait for a DAG that somebody paused; unpause it."""
 
@@ -53,8 +55,8 @@ class Page:
     """All keys of the piece come after this one."""
     until: str | None
     """The last key that the piece covers; None: to the end of the bucket."""
-    at: datetime
-    """When the listing began."""
+    settled: datetime
+    """The ledger knows what happened before, unless its event was lost."""
 
 
 def lost_puts(page: Page, newest: Mapping[str, FileRow]) -> list[BucketEvent]:
@@ -66,7 +68,7 @@ def lost_puts(page: Page, newest: Mapping[str, FileRow]) -> list[BucketEvent]:
     events = []
     for found in page.objects:
         row = newest.get(found.key)
-        if found.last_modified > page.at - IN_FLIGHT or (row is not None and _knows(row, found)):
+        if found.last_modified > page.settled or (row is not None and _knows(row, found)):
             continue
         sequencer = max(_nanoseconds(found.last_modified), _number(row) + 1)
         events.append(
@@ -86,11 +88,10 @@ def lost_puts(page: Page, newest: Mapping[str, FileRow]) -> list[BucketEvent]:
 def maybe_gone(page: Page, newest: Iterable[FileRow]) -> list[FileRow]:
     """Versions of the page's range that the listing lacks; whether they are gone, a look at each has to tell."""
     there = {found.key for found in page.objects}
-    settled = page.at - IN_FLIGHT
     return [
         row
         for row in newest
-        if row.key not in there and row.removed_at is None and (row.put_at is None or row.put_at < settled)
+        if row.key not in there and row.removed_at is None and (row.put_at is None or row.put_at < page.settled)
     ]
 
 
@@ -101,21 +102,29 @@ def lost_removal(row: FileRow, now: datetime) -> BucketEvent:
     )
 
 
-def judge_run(state: str | None, second_state: str | None) -> Finding | None:
-    """What is wrong with a batch that was handed over and has no result.
+def settled(now: datetime, oldest_unread: datetime | None) -> datetime:
+    """Until when everything that came into a topic was acted on, by its reader's oldest message not yet done."""
+    return min(now, oldest_unread or now) - IN_FLIGHT
+
+
+def judge_run(state: str | None, second_state: str | None, committed: bool) -> Finding | None:
+    """What is wrong with a batch that was handed over and has no commit marker.
 
     Args:
         state: of its DAG run, None when Airflow has none.
         second_state: of the run that an earlier reconcile made for it, None when there is none.
+        committed: whether its table has a snapshot of it.
     """
     last = second_state or state
     if last in ("queued", "running"):
         return None
     if last is None:
         return Finding.RUN_MISSING
-    if last == "failed":
+    if last == "failed" and not committed:
         return Finding.RUN_FAILED
-    return Finding.NO_RESULT_TWICE if second_state else Finding.NO_RESULT
+    if second_state:
+        return Finding.NO_RESULT_TWICE
+    return Finding.SNAPSHOT_WITHOUT_MARKER if committed else Finding.NO_RESULT
 
 
 def second_run_id(batch: Batch) -> str:

@@ -1,21 +1,26 @@
 """Carries reconcile out: looks at bucket, ledger and Airflow, and hands on what `consumers.reconcile` decides.
 
-What a pass costs grows with what is new: files that stand still come by an index of the ledger, and of the bucket only
-the next piece is listed, from where the last pass ended, at most `PIECE` keys. A full pass lists all of it.
+What a pass costs grows with what is new: files that stand still come by an index of the ledger, snapshots are those of
+the last `LOOK_BACK`, and of the bucket only the next piece is listed, from where the last pass ended, at most `PIECE`
+keys. A full pass lists all of it, and looks at every snapshot.
+
+What the router or a listener still has before it is not lost: only what is older than the oldest message that it has
+not committed is looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from pydantic import BaseModel, ConfigDict
 
 from consumers.airflow_api import AirflowApi, service_api
 from consumers.batching import run_conf, run_note
-from consumers.broker import Producer
+from consumers.broker import Producer, oldest_unread
 from consumers.ledger import Ledger, open_ledger
 from consumers.reconcile import (
     STANDS_STILL,
@@ -27,10 +32,11 @@ from consumers.reconcile import (
     lost_removal,
     maybe_gone,
     second_run_id,
+    settled,
     waiting_for,
 )
 from consumers.routing import BRONZE, Work, work_messages
-from consumers.topics import BRONZE_EVENTS, WORK_TOPICS
+from consumers.topics import BRONZE_EVENTS, LISTENER_GROUPS, ROUTER_GROUP, WORK_TOPICS
 from contracts.dataset import load_contracts
 from contracts.events import BucketEvent, notification
 from contracts.settings import Settings
@@ -42,9 +48,14 @@ PIECE = 20_000
 """Keys that a pass lists; some seconds of MinIO's time."""
 MOST_REPAIRS = 10_000
 """Files of one kind that a pass takes up; the next pass takes the next."""
+LOOK_BACK = timedelta(days=1)
+"""Snapshots that are older were looked at by many passes."""
 SEND_AT_ONCE = 1_000
 NAMED = 100
 """Findings that a report names."""
+
+BatchesSince = Callable[[str, datetime], Iterable[str]]
+"""Ids of the batches that committed to a table (`namespace.table`) since a moment."""
 
 
 class Report(BaseModel):
@@ -66,17 +77,25 @@ class Report(BaseModel):
 
 @dataclass
 class _Pass:
+    settings: Settings
     ledger: Ledger
     store: Store
     producer: Producer
+    batches_since: BatchesSince
+    full: bool
     repair: bool
     now: datetime
     objects: int = 0
     findings: list[tuple[Finding, str]] = field(default_factory=list)
 
 
-def reconcile(settings: Settings, full: bool = False, repair: bool = True) -> Report:
+def reconcile(settings: Settings, batches_since: BatchesSince, full: bool = False, repair: bool = True) -> Report:
     """Find what no event told of and what stands still, and set it going again.
+
+    Args:
+        batches_since: asks the tables, which another package reads.
+        full: look at the whole bucket and at all snapshots.
+        repair: False: only look.
 
     Raises:
         ServiceUnavailable: a server does not answer; what was repaired stays so, and the next pass goes on.
@@ -84,10 +103,11 @@ def reconcile(settings: Settings, full: bool = False, repair: bool = True) -> Re
     producer = Producer(settings.kafka_bootstrap)
     try:
         with open_ledger(settings) as ledger:
-            one = _Pass(ledger, store_for(settings, "consumers"), producer, repair, datetime.now(UTC))
-            _bucket(one, full)
+            store = store_for(settings, "consumers")
+            one = _Pass(settings, ledger, store, producer, batches_since, full, repair, datetime.now(UTC))
+            _bucket(one)
             _standing(one)
-            waiting = asyncio.run(_airflow(one, settings))
+            waiting = asyncio.run(_airflow(one))
     finally:
         producer.close()
     found = counts(one.findings)
@@ -96,20 +116,20 @@ def reconcile(settings: Settings, full: bool = False, repair: bool = True) -> Re
     )
 
 
-def _bucket(one: _Pass, full: bool) -> None:
+def _bucket(one: _Pass) -> None:
     """The objects of bronze against the ledger's newest versions, a piece at a time."""
-    after = "" if full else one.ledger.reconciled_to(BRONZE)
+    after = "" if one.full else one.ledger.reconciled_to(BRONZE)
     while True:
-        began = datetime.now(UTC)
+        # Both moments before the listing: what comes while it is read is not missing from the ledger.
+        before = settled(datetime.now(UTC), oldest_unread(one.settings.kafka_bootstrap, ROUTER_GROUP, BRONZE_EVENTS))
         objects = tuple(islice(one.store.list(BRONZE, after=after), PIECE))
         until = objects[-1].key if len(objects) == PIECE else None
-        page = Page(objects, after, until, began)
         one.objects += len(objects)
-        _compare(one, page)
+        _compare(one, Page(objects, after, until, before))
         after = until or ""
-        if not full:
+        if not one.full:
             one.ledger.set_reconciled_to(BRONZE, after)
-        if not full or until is None:
+        if not one.full or until is None:
             return
 
 
@@ -135,38 +155,47 @@ def _send_events(one: _Pass, events: list[BucketEvent]) -> None:
 def _standing(one: _Pass) -> None:
     """Files that wait for a stage while no batch holds them: their work is sent once more."""
     for layer in Layer:
-        works: list[Work] = one.ledger.not_taken(layer, one.now - STANDS_STILL, MOST_REPAIRS)
+        topic = WORK_TOPICS[layer]
+        done = settled(one.now, oldest_unread(one.settings.kafka_bootstrap, LISTENER_GROUPS[layer], topic))
+        works: list[Work] = one.ledger.not_taken(layer, min(done, one.now - STANDS_STILL), MOST_REPAIRS)
         one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in works]
         if one.repair and works:
             for message in work_messages(layer, works, one.now):
-                one.producer.send(WORK_TOPICS[layer], message.dataset, message.model_dump_json().encode())
+                one.producer.send(topic, message.dataset, message.model_dump_json().encode())
             one.producer.flush()
 
 
-async def _airflow(one: _Pass, settings: Settings) -> dict[str, int]:
-    async with service_api(settings) as api:
-        for batch_id in one.ledger.without_result(one.now - STANDS_STILL, MOST_REPAIRS):
-            await _batch(one, api, one.ledger.load_batch(batch_id))
+async def _airflow(one: _Pass) -> dict[str, int]:
+    contracts = load_contracts(one.settings.contracts_dir).values()
+    since = datetime.min.replace(tzinfo=UTC) if one.full else one.now - LOOK_BACK
+    tables = [table for contract in contracts for table in (contract.silver.name, contract.features.name)]
+    committed = one.ledger.without_marker(
+        [batch_id for table in tables for batch_id in one.batches_since(table, since)], one.now - STANDS_STILL
+    )
+    standing = one.ledger.without_result(one.now - STANDS_STILL, MOST_REPAIRS)
+    async with service_api(one.settings) as api:
+        for batch_id in dict.fromkeys([*committed, *standing]):
+            await _batch(one, api, one.ledger.load_batch(batch_id), batch_id in committed)
         waiting = {stage_dag_id(dataset, layer): n for (dataset, layer), n in one.ledger.waiting().items()}
-        known = {stage_dag_id(name, layer) for name in load_contracts(settings.contracts_dir) for layer in Layer}
+        known = {stage_dag_id(contract.dataset, layer) for contract in contracts for layer in Layer}
         paused = [dag for dag in sorted(known & set(waiting)) if await api.paused(dag)]
     told = waiting_for(paused, waiting)
     one.findings += [(Finding.STAGE_PAUSED, dag) for dag in told]
     return told
 
 
-async def _batch(one: _Pass, api: AirflowApi, batch: Batch) -> None:
-    state = await api.run_state(batch.dag_id, batch.run_id)
+async def _batch(one: _Pass, api: AirflowApi, batch: Batch, committed: bool) -> None:
     again = second_run_id(batch)
-    finding = judge_run(state, await api.run_state(batch.dag_id, again))
+    states = await api.run_state(batch.dag_id, batch.run_id), await api.run_state(batch.dag_id, again)
+    finding = judge_run(*states, committed)
     if finding is None:
         return
     one.findings.append((finding, f"{batch.dag_id}/{batch.run_id}"))
-    if not one.repair:
+    if not one.repair or finding is Finding.NO_RESULT_TWICE:
         return
     if finding is Finding.RUN_FAILED:
         one.ledger.failed(batch, batch.run_id, "The run failed; reconcile found that its files did not know.")
-    elif finding is not Finding.NO_RESULT_TWICE:
+    else:
         # The job finds what it committed under the batch's id, and puts the marker once more.
         run_id = batch.run_id if finding is Finding.RUN_MISSING else again
         await api.create_run(batch.dag_id, run_id, run_conf(batch), run_note(batch))

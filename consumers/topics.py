@@ -19,3 +19,6 @@ PARTITIONS = {**dict.fromkeys((*EVENT_TOPICS, *WORK_TOPICS.values()), 3), DEAD_L
 """Every topic, with its number of partitions."""
 
 ROUTER_GROUP = "sluice-router"
+
+LISTENER_GROUPS = {Layer.SILVER: "sluice-listen-bronze", Layer.GOLD: "sluice-listen-silver"}
+"""Layer to be written -> the consumer group of its listener."""

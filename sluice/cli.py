@@ -238,8 +238,12 @@ def reconcile(
     """Find files that no event told of and work that stands still, and set them going again."""
     with _told(as_json):
         from consumers import reconciler
+        from ingest.store import store_for
+        from spark_jobs.lake import open_lake
 
-        report = reconciler.reconcile(_running(), full, repair=not dry_run)
+        settings = _running()
+        lake = open_lake(settings, store_for(settings, "spark"))
+        report = reconciler.reconcile(settings, lake.batches_since, full, repair=not dry_run)
         _print_json(report.model_dump(mode="json")) if as_json else render.reconciled(report)
 
 

@@ -82,6 +82,11 @@ class LakeTable:
         own = [found for found in self._metadata.snapshots if _summary(found).get(BATCH_PROPERTY) == batch_id]
         return _snapshot(max(own, key=lambda found: found.sequence_number or 0)) if own else None
 
+    def batches_since(self, moment: datetime) -> set[str]:
+        """Ids of the batches that committed to the table since a moment."""
+        recent = (found for found in self._metadata.snapshots if found.timestamp_ms >= moment.timestamp() * 1000)
+        return {batch for found in recent if (batch := _summary(found).get(BATCH_PROPERTY)) is not None}
+
     def source_rows(self, snapshot_id: int, keys: Sequence[str]) -> dict[str, SourceRows]:
         """What a snapshot holds of some source files; those without rows are left out."""
         rows: dict[str, int] = {}
@@ -144,6 +149,11 @@ class Lake:
     def tables(self, *names: str) -> dict[str, LakeTable]:
         """Tables as they are now, by name; those that are not there are left out. Raises as `table` does."""
         return {name: table for name in names if (table := self.table(name)) is not None}
+
+    def batches_since(self, name: str, moment: datetime) -> set[str]:
+        """Ids of the batches that committed to a table since a moment; none when there is no such table."""
+        table = self.table(name)
+        return table.batches_since(moment) if table else set()
 
     def _read(self, name: str) -> LakeTable | None:
         location = self._locate(name)

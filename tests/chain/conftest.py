@@ -40,6 +40,18 @@ def s3(stack: Stack) -> Any:
     )
 
 
+@pytest.fixture(scope="session")
+def owner(stack: Stack) -> Any:
+    """boto3 as the store's owner, who may delete."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{stack.settings.s3_endpoint}",
+        aws_access_key_id=stack.settings.minio_root_user,
+        aws_secret_access_key=stack.settings.minio_root_password.get_secret_value(),
+        region_name=stack.settings.s3_region,
+    )
+
+
 @pytest.fixture
 def unique() -> str:
     """A name that no other test uses."""

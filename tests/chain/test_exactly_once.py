@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import boto3
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
@@ -32,18 +31,6 @@ from tests.conftest import TWIN, Stack
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 ROW_TABLES = ("silver.{}", "silver.{}_rejects", "gold.{}_features")
-
-
-@pytest.fixture(scope="session")
-def owner(stack: Stack) -> Any:
-    """boto3 as the store's owner, who may delete."""
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://{stack.settings.s3_endpoint}",
-        aws_access_key_id=stack.settings.minio_root_user,
-        aws_secret_access_key=stack.settings.minio_root_password.get_secret_value(),
-        region_name=stack.settings.s3_region,
-    )
 
 
 def content(query: Query, dataset: str, folder: str) -> dict[str, tuple[Any, ...]]:

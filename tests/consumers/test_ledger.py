@@ -422,6 +422,7 @@ def test_file_that_waits_for_silver_is_found_until_a_batch_with_a_run_holds_it(l
     assert ledger.not_taken(Layer.SILVER, NOON, 10) == []
     batch = make_batch(Layer.SILVER, "nyc_yellow", [work.item])
     ledger.claim(batch)
+    assert ledger.waiting() == {("nyc_yellow", Layer.SILVER): 1}
     assert len(ledger.not_taken(Layer.SILVER, LATER, 10)) == 1
     ledger.handed_over(batch.batch_id)
     assert ledger.not_taken(Layer.SILVER, LATER, 10) == []
@@ -430,6 +431,21 @@ def test_file_that_waits_for_silver_is_found_until_a_batch_with_a_run_holds_it(l
     assert ledger.without_result(LATER, 10) == []
     (gold,) = ledger.not_taken(Layer.GOLD, LATER, 10)
     assert (gold.item.version, gold.item.rows, gold.item.cause) == ("5", 8, "10")
+    assert ledger.waiting() == {("nyc_yellow", Layer.GOLD): 1}
+
+
+def test_batches_without_a_marker_are_those_that_were_handed_over_and_never_recorded(ledger: Ledger) -> None:
+    drop(ledger, put())
+    (work,) = ledger.not_taken(Layer.SILVER, LATER, 10)
+    batch = make_batch(Layer.SILVER, "nyc_yellow", [work.item])
+    ledger.claim(batch)
+    asked = [batch.batch_id, "of-a-run-by-hand"]
+    assert ledger.without_marker(asked, LATER) == []
+    ledger.handed_over(batch.batch_id)
+    assert ledger.without_marker(asked, LATER) == [batch.batch_id]
+    assert ledger.without_marker(asked, NOON) == []
+    ledger.record_marker(marker(of_work(accepted(), work.item), batch_id=batch.batch_id))
+    assert ledger.without_marker(asked, LATER) == []
 
 
 def test_retraction_that_nobody_took_is_found_as_one(ledger: Ledger) -> None:

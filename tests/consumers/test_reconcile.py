@@ -15,6 +15,7 @@ from consumers.reconcile import (
     lost_puts,
     lost_removal,
     maybe_gone,
+    settled,
     waiting_for,
 )
 from consumers.routing import Repeat, Work, route
@@ -38,7 +39,7 @@ def row(etag: str = "a1", put_at: datetime | None = OLD, removed_at: datetime | 
 
 
 def page(*objects: ObjectInfo) -> Page:
-    return Page(objects, "", None, NOON)
+    return Page(objects, "", None, settled(NOON, None))
 
 
 def test_object_that_no_event_told_of_gets_the_event_that_it_lacks() -> None:
@@ -92,22 +93,31 @@ def test_removal_that_was_lost_comes_right_after_what_is_known_and_before_what_m
 
 
 @pytest.mark.parametrize(
-    ("state", "second", "finding"),
+    ("state", "second", "committed", "finding"),
     [
-        ("running", None, None),
-        ("queued", None, None),
-        (None, None, Finding.RUN_MISSING),
-        ("failed", None, Finding.RUN_FAILED),
-        ("success", None, Finding.NO_RESULT),
-        ("success", "running", None),
-        ("success", "failed", Finding.RUN_FAILED),
-        ("success", "success", Finding.NO_RESULT_TWICE),
+        ("running", None, False, None),
+        ("queued", None, True, None),
+        (None, None, False, Finding.RUN_MISSING),
+        (None, None, True, Finding.RUN_MISSING),
+        ("failed", None, False, Finding.RUN_FAILED),
+        ("failed", None, True, Finding.SNAPSHOT_WITHOUT_MARKER),
+        ("success", None, False, Finding.NO_RESULT),
+        ("success", None, True, Finding.SNAPSHOT_WITHOUT_MARKER),
+        ("success", "running", True, None),
+        ("success", "failed", False, Finding.RUN_FAILED),
+        ("success", "failed", True, Finding.NO_RESULT_TWICE),
+        ("success", "success", False, Finding.NO_RESULT_TWICE),
     ],
 )
-def test_state_of_the_run_decides_on_a_batch_without_result(
-    state: str | None, second: str | None, finding: Finding | None
+def test_state_of_the_runs_and_the_table_decide_on_a_batch_without_marker(
+    state: str | None, second: str | None, committed: bool, finding: Finding | None
 ) -> None:
-    assert judge_run(state, second) is finding
+    assert judge_run(state, second, committed) is finding
+
+
+def test_what_the_reader_of_a_topic_still_has_before_it_is_not_settled() -> None:
+    assert settled(NOON, None) == NOON - IN_FLIGHT
+    assert settled(NOON, OLD) == OLD - IN_FLIGHT
 
 
 def test_only_paused_stages_with_files_waiting_are_told() -> None:

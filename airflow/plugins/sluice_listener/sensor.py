@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.apache.kafka.sensors.kafka import AwaitMessageSensor
 from airflow.triggers.base import StartTriggerArgs
 
-from consumers.topics import WORK_TOPICS
+from consumers.topics import LISTENER_GROUPS, WORK_TOPICS
 from contracts.states import Layer
 
 KAFKA_CONNECTION = "sluice_kafka"
@@ -35,7 +35,7 @@ class WorkSensor(AwaitMessageSensor):
         )
         self.trigger_kwargs: dict[str, Any] = {
             "layer": layer.value,
-            "group": f"sluice-{self.dag_id.replace('_', '-')}",
+            "group": LISTENER_GROUPS[layer],
             "kafka_config_id": KAFKA_CONNECTION,
             "lifetime": lifetime,
         }

@@ -18,7 +18,11 @@ def reconcile_now(full: bool) -> dict[str, Any]:
         ServiceUnavailable: a server does not answer; the next pass goes on.
     """
     from consumers.reconciler import reconcile
+    from ingest.store import store_for
+    from spark_jobs.lake import open_lake
 
-    report: dict[str, Any] = reconcile(load_settings(), full).model_dump(mode="json")
+    settings = load_settings()
+    lake = open_lake(settings, store_for(settings, "spark"))
+    report: dict[str, Any] = reconcile(settings, lake.batches_since, full).model_dump(mode="json")
     log.info("%s", json.dumps(report, indent=2))
     return report
