@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,9 @@ def test_dag_files_import_neither_spark_nor_kafka_clients_nor_the_ledger() -> No
         cwd=REPO,
     )
     assert result.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_reconcile_runs_by_itself_one_pass_at_a_time(bag: Any) -> None:
+    dag = bag.dags["reconcile"]
+    assert dag.schedule == timedelta(minutes=5)
+    assert (dag.max_active_runs, dag.catchup) == (1, False)

@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from consumers.dead_letters import Filed, LetterState, Settled, dead_letter
+from consumers.reconcile import Finding, counts
+from consumers.reconciler import Report
 from contracts.errors import BadEvent
 from contracts.states import Hop, Layer
 from contracts.story import LayerResult, Passage
@@ -100,3 +102,19 @@ def test_long_message_is_cut_on_the_terminal(screen: io.StringIO) -> None:
     render.letter(Shown(Filed(3, dead_letter(message(b"y" * 70_000), BadEvent("why"), NOON)), ()))
     assert screen.getvalue().count("y") < 5_000
     assert "--json prints the first 64 KiB" in screen.getvalue()
+
+
+def test_report_of_reconcile_names_what_it_found_and_what_waits(screen: io.StringIO) -> None:
+    named = ((Finding.OBJECT_WITHOUT_ROW, "bronze/nyc_yellow/[red]a.parquet"), (Finding.STAGE_PAUSED, "x_to_silver"))
+    report = Report(full=False, repaired=False, objects=7, found=counts(named), named=named, waiting={"x_to_silver": 3})
+    render.reconciled(report)
+    shown = screen.getvalue()
+    assert "object_without_row: bronze/nyc_yellow/[red]a.parquet" in shown
+    assert "3 file(s) wait for x_to_silver" in shown
+    assert "no result" not in shown, "what was not found is left out"
+    assert "nothing was mended" in shown
+
+
+def test_report_of_reconcile_says_that_all_is_well(screen: io.StringIO) -> None:
+    render.reconciled(Report(full=True, repaired=True, objects=7, found=counts([]), named=(), waiting={}))
+    assert "bucket, ledger and runs agree" in screen.getvalue()
