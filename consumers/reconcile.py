@@ -40,6 +40,8 @@ class Finding(StrEnum):
     """A batch's run ended well, but no commit marker told of it."""
     NO_RESULT_TWICE = "no_result_twice"
     """The same after its second run; a person has to look."""
+    SET_INCOMPLETE = "set_incomplete"
+    """Files waited for their set as long as their contract says; what it says then was done."""
     STAGE_PAUSED = "stage_paused"
     """Files wait for a DAG that somebody paused; unpause it."""
 

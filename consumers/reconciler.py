@@ -7,6 +7,7 @@ the next piece is listed, from where the last pass ended, at most `PIECE` keys. 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from consumers.airflow_api import AirflowApi, service_api
 from consumers.batching import run_conf, run_note
 from consumers.broker import Producer
+from consumers.completeness import KnownSet, Outcome, Place, weigh
 from consumers.ledger import Ledger, open_ledger
 from consumers.reconcile import (
     STANDS_STILL,
@@ -31,7 +33,7 @@ from consumers.reconcile import (
 )
 from consumers.routing import BRONZE, Work, work_messages
 from consumers.topics import BRONZE_EVENTS, WORK_TOPICS
-from contracts.dataset import load_contracts
+from contracts.dataset import Completeness, load_contracts
 from contracts.events import BucketEvent, notification
 from contracts.settings import Settings
 from contracts.states import Layer
@@ -86,7 +88,10 @@ def reconcile(settings: Settings, full: bool = False, repair: bool = True) -> Re
         with open_ledger(settings) as ledger:
             one = _Pass(ledger, store_for(settings, "consumers"), producer, repair, datetime.now(UTC))
             _bucket(one, full)
-            _standing(one)
+            contracts = load_contracts(settings.contracts_dir).values()
+            sets = {each.dataset: each.completeness for each in contracts if each.completeness is not None}
+            _standing(one, in_sets=sets)
+            _sets(one, sets)
             waiting = asyncio.run(_airflow(one, settings))
     finally:
         producer.close()
@@ -132,15 +137,36 @@ def _send_events(one: _Pass, events: list[BucketEvent]) -> None:
         one.producer.flush()
 
 
-def _standing(one: _Pass) -> None:
+def _standing(one: _Pass, in_sets: Iterable[str]) -> None:
     """Files that wait for a stage while no batch holds them: their work is sent once more."""
     for layer in Layer:
-        works: list[Work] = one.ledger.not_taken(layer, one.now - STANDS_STILL, MOST_REPAIRS)
+        works: list[Work] = one.ledger.not_taken(layer, one.now - STANDS_STILL, MOST_REPAIRS, in_sets)
         one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in works]
         if one.repair and works:
-            for message in work_messages(layer, works, one.now):
-                one.producer.send(WORK_TOPICS[layer], message.dataset, message.model_dump_json().encode())
-            one.producer.flush()
+            _send_work(one, layer, works)
+
+
+def _sets(one: _Pass, rules: Mapping[str, Completeness]) -> None:
+    """Files that wait for their set, though it is complete or its time is over."""
+    for place in one.ledger.held_sets(rules, MOST_REPAIRS):
+        own = rules[place.dataset]
+
+        def decide(known: KnownSet, place: Place = place, own: Completeness = own) -> Outcome:
+            return weigh(place, own, known, one.now)
+
+        outcome = one.ledger.weigh(place, place.folder + own.manifest, decide, write=one.repair)
+        if outcome.timed_out:
+            one.findings.append((Finding.SET_INCOMPLETE, f"{place.bucket}/{place.folder}"))
+        else:
+            one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in outcome.released]
+        if one.repair and outcome.released:
+            _send_work(one, Layer.GOLD, outcome.released)
+
+
+def _send_work(one: _Pass, layer: Layer, works: Sequence[Work]) -> None:
+    for message in work_messages(layer, works, one.now):
+        one.producer.send(WORK_TOPICS[layer], message.dataset, message.model_dump_json().encode())
+    one.producer.flush()
 
 
 async def _airflow(one: _Pass, settings: Settings) -> dict[str, int]:
