@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,11 @@ from typing import Any
 import pytest
 
 from consumers import reconciler
-from consumers.completeness import Place
+from consumers.completeness import KnownSet, Outcome, Place
 from consumers.ledger import Ledger
 from consumers.reconcile import Finding
 from contracts.dataset import load_contracts
-from contracts.manifest import MAX_BYTES
+from contracts.manifest import MAX_BYTES, parse_manifest
 from contracts.markers import CommitMarker
 from contracts.states import FileState, Layer, Reason
 from contracts.work import WorkItem
@@ -154,8 +156,8 @@ def test_sets_are_told_apart_by_their_folders_and_other_folders_do_not_wait_for_
     nested = line.event("deeper/a.parquet")
     line.tell(nested)
     line.drop("a")
-    line.run(SILVER, "a")
     line.run(SILVER, "deeper/a")
+    line.run(SILVER, "a")
     assert line.in_gold() == ["a"]
     assert line.story("deeper/a").detail == f"waiting for {FOLDER}deeper/{MANIFEST}"
 
@@ -244,6 +246,16 @@ def test_manifest_of_an_older_event_does_not_replace_a_later_one(line: Line) -> 
     assert line.in_gold() == ["a"]
 
 
+def test_manifest_that_was_read_before_a_later_one_but_recorded_after_it_is_not_in_force(line: Line) -> None:
+    older, newer = line.list_files(a=1), line.list_files(a=10)
+    for event, rows in ((newer, 10), (older, 1)):
+        name = (event.bucket, event.key, event.etag)
+        line.ledger.record_manifest(Place("bronze", FOLDER), name, parse_manifest(listing(a=rows)))
+    line.drop("a")
+    line.run(SILVER, "a")
+    assert line.in_gold() == ["a"]
+
+
 def test_old_manifest_put_back_is_in_force_again(line: Line) -> None:
     first = line.list_files(a=1)
     line.list_files(a=10)
@@ -279,6 +291,28 @@ def test_markers_that_two_routers_record_before_either_looks_at_the_set_complete
     monkeypatch.setattr(line.ledger, "record_marker", while_the_other_records)
     line.tell(events[order[0]], router=routers[0])
     assert set(line.in_gold()) == {"a", "b"}
+
+
+def test_second_look_at_a_set_begins_when_the_first_has_ended(line: Line) -> None:
+    place = Place("bronze", FOLDER)
+    order: list[str] = []
+
+    def second() -> None:
+        line.ledger.weigh(place, FOLDER + MANIFEST, lambda known: order.append("second") or Outcome())
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def first(known: KnownSet) -> Outcome:
+            pool.submit(second)
+            waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            limit = time.monotonic() + 20
+            while not line.ledger._run(lambda connection: connection.execute(waiting).fetchone()):
+                assert time.monotonic() < limit, "the second look did not wait"
+            order.append("first")
+            return Outcome()
+
+        line.ledger.weigh(place, FOLDER + MANIFEST, first)
+    assert order == ["first", "second"]
 
 
 def test_event_read_again_hands_on_again_until_a_batch_holds_it_and_history_tells_once(
