@@ -20,10 +20,12 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from consumers.completeness import Change, Due, KnownSet, Listed, Outcome, Place
 from consumers.dead_letters import LetterState, Settled
 from consumers.routing import Work as SilverWork
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable, SluiceError
+from contracts.manifest import Manifest
 from contracts.markers import CommitMarker, SourceResult
 from contracts.settings import Settings
 from contracts.states import FileState, Hop, Layer, Reason
@@ -176,18 +178,82 @@ WHERE f.state IN ('received', 'running') AND f.updated_at < %(before)s AND f.ver
             AND b.handed_over_at IS NOT NULL)
 ORDER BY f.updated_at LIMIT %(limit)s
 """
-_GOLD_NOT_TAKEN = """
+_GOLD_DUE = """
 SELECT f.dataset, f.bucket, f.key, f.etag, f.size, r.snapshot_id::text AS version, r.rows_accepted AS rows,
-       f.version AS cause, f.depth, i.deleted
+       f.version AS cause, f.depth, i.deleted, f.detail, r.at AS since, f.released = f.version AS released,
+       NOT EXISTS (SELECT FROM ledger.files n
+                   WHERE n.bucket = f.bucket AND n.key = f.key AND n.sequencer > f.sequencer) AS newest
 FROM ledger.files f
 JOIN ledger.results r ON (r.bucket, r.key, r.etag, r.layer) = (f.bucket, f.key, f.etag, 'silver')
 JOIN ledger.batch_items i
   ON (i.batch_id, i.bucket, i.key, i.etag, i.cause) = (r.batch_id, f.bucket, f.key, f.etag, f.version)
-WHERE f.state = 'running' AND f.depth = 'gold' AND f.updated_at < %(before)s AND f.version <> ''
+WHERE f.state = 'running' AND f.depth = 'gold' AND f.version <> '' AND {chosen}
   AND NOT EXISTS (SELECT FROM ledger.batch_items t JOIN ledger.batches b USING (batch_id)
           WHERE t.layer = 'gold' AND (t.bucket, t.key, t.etag, t.cause) = (f.bucket, f.key, f.etag, f.version)
             AND b.handed_over_at IS NOT NULL)
-ORDER BY f.updated_at LIMIT %(limit)s
+"""
+"""Files that are in silver for their current work, and that no gold batch holds."""
+_GOLD_NOT_TAKEN = (
+    _GOLD_DUE.format(
+        chosen="f.updated_at < %(before)s"
+        " AND (i.deleted OR f.released = f.version OR f.dataset <> ALL (%(in_sets)s::text[]))"
+    )
+    + "ORDER BY f.updated_at LIMIT %(limit)s"
+)
+# The folder ends with a slash, and '0' is what comes after one in the order of keys.
+_DUE_OF_SET = _GOLD_DUE.format(
+    chosen="f.bucket = %(bucket)s AND f.key > %(folder)s AND f.key < rtrim(%(folder)s, '/') || '0'"
+    " AND strpos(substr(f.key, length(%(folder)s) + 1), '/') = 0 AND NOT i.deleted"
+)
+_HELD_SETS = f"""
+SELECT DISTINCT bucket, substring(key FROM '^.*/') AS folder FROM (
+    {_GOLD_DUE.format(chosen="f.dataset = ANY (%(datasets)s::text[]) AND f.released <> f.version AND NOT i.deleted")}
+) held ORDER BY 1, 2 LIMIT %(limit)s
+"""  # noqa: S608 - parts of our own
+_LISTED = """
+SELECT m.key, m.rows, n.state, n.reason, n.removed_at IS NOT NULL AS removed,
+       CASE WHEN n.state = 'done' OR n.version = '' OR EXISTS (
+           SELECT FROM ledger.batch_items i
+           WHERE i.layer = 'silver' AND (i.bucket, i.key, i.etag, i.cause) = (n.bucket, n.key, n.etag, n.version)
+             AND i.batch_id = r.batch_id) THEN r.rows_in END AS rows_in
+FROM ledger.manifest_files m
+LEFT JOIN LATERAL (SELECT * FROM ledger.files f WHERE f.bucket = m.bucket AND f.key = m.key
+                   ORDER BY f.sequencer DESC LIMIT 1) n ON true
+LEFT JOIN ledger.results r ON (r.bucket, r.key, r.etag, r.layer) = (n.bucket, n.key, n.etag, 'silver')
+WHERE m.bucket = %(bucket)s AND m.folder = %(folder)s ORDER BY m.key
+"""
+# Whoever looks at a set last sees all that was recorded before, and two that look at once do not undo each other.
+_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended(%(bucket)s || '/' || %(folder)s, 0))"
+# The time of the last change stays while a file waits on: it is indexed, and each file that comes changes what all
+# the others wait for.
+_SETTLE = """
+UPDATE ledger.files f SET state = a.state, reason = a.reason, detail = a.detail,
+       released = CASE WHEN a.released THEN f.version ELSE f.released END,
+       updated_at = CASE WHEN a.released OR a.state <> 'running' THEN now() ELSE f.updated_at END
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[])
+    AS a (bucket, key, etag, version, state, reason, detail, released)
+WHERE (f.bucket, f.key, f.etag, f.version) = (a.bucket, a.key, a.etag, a.version) AND f.state = 'running'
+RETURNING f.bucket, f.key, f.etag
+"""
+_NOTE = """
+UPDATE ledger.files f SET detail = %(note)s
+WHERE f.bucket = %(bucket)s AND f.key = %(manifest)s AND f.state = 'done' AND f.detail IS DISTINCT FROM %(note)s
+  AND NOT EXISTS (SELECT FROM ledger.files n
+                  WHERE n.bucket = f.bucket AND n.key = f.key AND n.sequencer > f.sequencer)
+"""
+_NEW_MANIFEST = """
+INSERT INTO ledger.manifests AS m (bucket, folder, etag, sequencer)
+SELECT f.bucket, %s, f.etag, f.sequencer FROM ledger.files f WHERE (f.bucket, f.key, f.etag) = (%s, %s, %s)
+ON CONFLICT (bucket, folder) DO UPDATE SET etag = excluded.etag, sequencer = excluded.sequencer, at = now()
+WHERE m.sequencer <= excluded.sequencer
+"""
+_MANIFEST_FILES = """
+INSERT INTO ledger.manifest_files (bucket, folder, key, rows)
+SELECT %s, %s, a.* FROM unnest(%s::text[], %s::bigint[]) AS a
+"""
+_END = """
+UPDATE ledger.files SET state = %s, reason = %s, detail = %s, updated_at = now()
+WHERE (bucket, key, etag) = (%s, %s, %s) AND state = 'received'
 """
 _WITHOUT_RESULT = """
 SELECT b.batch_id FROM ledger.files f
@@ -379,6 +445,52 @@ class Ledger:
         """
         self._run(lambda connection: _record_marker(connection, marker))
 
+    def record_manifest(self, place: Place, name: Name, manifest: Manifest) -> None:
+        """Put a manifest in force unless a later one is, and end its own way as done."""
+
+        def work(connection: Connection[DictRow]) -> None:
+            if connection.execute(_NEW_MANIFEST, (place.folder, *name)).rowcount:
+                connection.execute("DELETE FROM ledger.manifest_files WHERE (bucket, folder) = (%s, %s)", place)
+                files = _columns(((place.folder + file.name, file.rows) for file in manifest.files), 2)
+                connection.execute(_MANIFEST_FILES, [*place, *files])
+            _end(connection, name, Hop.RECORDED, FileState.DONE, told=f"lists {len(manifest.files):,} files")
+
+        self._run(work)
+
+    def end(self, name: Name, reason: Reason, detail: str) -> None:
+        """End the way of a version that is still `received`, and that goes to no stage."""
+        hop = Hop.QUARANTINED if reason.state == FileState.QUARANTINED else Hop.RECORDED
+        self._run(lambda connection: _end(connection, name, hop, reason.state, reason, detail, detail))
+
+    def weigh(self, place: Place, manifest: str, weigh: Callable[[KnownSet], Outcome], write: bool = True) -> Outcome:
+        """Read what is known of a set, let `weigh` decide, and store what it decided, all or nothing.
+
+        Args:
+            manifest: key of the set's manifest.
+            write: False only looks.
+
+        Returns:
+            What `weigh` returned.
+        """
+        asked = {"bucket": place.bucket, "folder": place.folder, "manifest": manifest}
+
+        def work(connection: Connection[DictRow]) -> Outcome:
+            connection.execute(_ONE_AT_A_TIME, asked)
+            listed = tuple(map(_listed, connection.execute(_LISTED, asked).fetchall()))
+            due = tuple(map(_due, connection.execute(_DUE_OF_SET, asked).fetchall()))
+            outcome = weigh(KnownSet(listed or None, due))
+            if write:
+                _settle(connection, outcome.changes)
+                connection.execute(_NOTE, asked | {"note": outcome.note})
+            return outcome
+
+        return self._run(work)
+
+    def held_sets(self, datasets: Iterable[str], limit: int) -> list[Place]:
+        """Folders of some datasets in which files are due for gold that nobody released, in order."""
+        asked = {"datasets": sorted(datasets), "limit": limit}
+        return self._run(lambda c: [Place(**row) for row in c.execute(_HELD_SETS, asked).fetchall()])
+
     def newest_of_keys(self, places: Iterable[tuple[str, str]]) -> list[FileRow]:
         """The newest version of each (bucket, key) that is known, by key."""
         buckets, keys = _columns(places, 2)
@@ -430,12 +542,15 @@ class Ledger:
         """Remember where the next listing goes on."""
         self._run(lambda c: c.execute(_GO_ON, (bucket, after)))
 
-    def not_taken(self, layer: Layer, before: datetime, limit: int) -> list[SilverWork]:
-        """Work for a layer that stands still since `before`: no batch that was handed over holds it. Oldest first."""
+    def not_taken(self, layer: Layer, before: datetime, limit: int, in_sets: Iterable[str] = ()) -> list[SilverWork]:
+        """Work for a layer that stands still since `before`: no batch that was handed over holds it. Oldest first.
+
+        Args:
+            in_sets: datasets whose files wait for their set, which is no standing still.
+        """
         query = _SILVER_NOT_TAKEN if layer == Layer.SILVER else _GOLD_NOT_TAKEN
-        rows = self._run(lambda c: c.execute(query, {"before": before, "limit": limit}).fetchall())
-        fields = ("bucket", "key", "etag", "size", "version", "rows", "cause", "depth", "deleted")
-        return [SilverWork(row["dataset"], WorkItem(**{name: row[name] for name in fields})) for row in rows]
+        asked = {"before": before, "limit": limit, "in_sets": sorted(in_sets)}
+        return self._run(lambda c: [_work(row) for row in c.execute(query, asked).fetchall()])
 
     def without_result(self, before: datetime, limit: int) -> list[str]:
         """Ids of batches that were handed over before a moment, have no marker, and whose files stand still since."""
@@ -744,6 +859,60 @@ def _marker_history(marker: CommitMarker, source: SourceResult, now: datetime) -
         rows = "rows taken back"
     committed = HistoryRow(*name, at=marker.committed_at, hop=Hop.COMMITTED, layer=layer, run_id=run_id, detail=rows)
     return [committed, HistoryRow(*name, at=now, hop=Hop.RECORDED, layer=layer, run_id=run_id)]
+
+
+_WORK_FIELDS = ("bucket", "key", "etag", "size", "version", "rows", "cause", "depth", "deleted")
+
+
+def _work(row: DictRow) -> SilverWork:
+    return SilverWork(row["dataset"], WorkItem(**{name: row[name] for name in _WORK_FIELDS}))
+
+
+def _due(row: DictRow) -> Due:
+    return Due(_work(row), row["detail"], row["since"], row["released"], row["newest"])
+
+
+def _listed(row: DictRow) -> Listed:
+    state = FileState(row["state"]) if row["state"] else None
+    reason = Reason(row["reason"]) if row["reason"] else None
+    return Listed(row["key"], row["rows"], state, reason, row["removed"], row["rows_in"])
+
+
+def _end(
+    connection: Connection[DictRow],
+    name: Name,
+    hop: Hop,
+    state: FileState,
+    reason: Reason | None = None,
+    detail: str | None = None,
+    told: str | None = None,
+) -> None:
+    if connection.execute(_END, (str(state), _text(reason), detail, *name)).rowcount:
+        row = HistoryRow(*name, at=datetime.now(UTC), hop=hop, state=state, reason=reason, detail=told)
+        _add_history(connection, [row])
+
+
+def _settle(connection: Connection[DictRow], changes: Sequence[Change]) -> None:
+    if not changes:
+        return
+    ordered = sorted(changes, key=lambda change: _name(change.work.item))
+    values = (
+        (*_name(c.work.item), c.work.item.cause, str(c.state), _text(c.reason), c.detail, c.released) for c in ordered
+    )
+    rows = connection.execute(_SETTLE, _columns(values, 8)).fetchall()
+    # What was put again or replayed since it was read is another work by now.
+    changed = {(row["bucket"], row["key"], row["etag"]) for row in rows}
+    now = datetime.now(UTC)
+    _add_history(
+        connection,
+        [
+            HistoryRow(
+                *_name(c.work.item), at=now, hop=c.hop, state=c.state, layer=Layer.GOLD, reason=c.reason, detail=c.told
+            )
+            for c in ordered
+            if c.hop is not None and _name(c.work.item) in changed
+        ],
+    )
 
 
 def _tell(connection: Connection[DictRow], files: Sequence[DictRow]) -> list[FileStory]:

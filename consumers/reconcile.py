@@ -42,6 +42,8 @@ class Finding(StrEnum):
     """A batch's rows are committed, its run is over, and no commit marker told of it."""
     NO_RESULT_TWICE = "no_result_twice"
     """One of the last two after a second run; a person has to read that run's log."""
+    SET_INCOMPLETE = "set_incomplete"
+    """Files waited for their set as long as their contract says; what it says then was done."""
     STAGE_PAUSED = "stage_paused"
     """Files wait for a DAG that somebody paused; unpause it."""
 

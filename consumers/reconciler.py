@@ -11,7 +11,7 @@ not committed is looked at.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from consumers.airflow_api import AirflowApi, service_api
 from consumers.batching import run_conf, run_note
 from consumers.broker import Producer, oldest_unread
+from consumers.completeness import KnownSet, Outcome, Place, weigh
 from consumers.ledger import Ledger, open_ledger
 from consumers.reconcile import (
     STANDS_STILL,
@@ -37,7 +38,7 @@ from consumers.reconcile import (
 )
 from consumers.routing import BRONZE, Work, work_messages
 from consumers.topics import BRONZE_EVENTS, LISTENER_GROUPS, ROUTER_GROUP, WORK_TOPICS
-from contracts.dataset import load_contracts
+from contracts.dataset import Completeness, DatasetContract, load_contracts
 from contracts.events import BucketEvent, notification
 from contracts.settings import Settings
 from contracts.states import Layer
@@ -78,6 +79,7 @@ class Report(BaseModel):
 @dataclass
 class _Pass:
     settings: Settings
+    contracts: tuple[DatasetContract, ...]
     ledger: Ledger
     store: Store
     producer: Producer
@@ -103,10 +105,13 @@ def reconcile(settings: Settings, batches_since: BatchesSince, full: bool = Fals
     producer = Producer(settings.kafka_bootstrap)
     try:
         with open_ledger(settings) as ledger:
+            contracts = tuple(load_contracts(settings.contracts_dir).values())
             store = store_for(settings, "consumers")
-            one = _Pass(settings, ledger, store, producer, batches_since, full, repair, datetime.now(UTC))
+            one = _Pass(settings, contracts, ledger, store, producer, batches_since, full, repair, datetime.now(UTC))
+            sets = {each.dataset: each.completeness for each in contracts if each.completeness is not None}
             _bucket(one)
-            _standing(one)
+            _standing(one, in_sets=sets)
+            _sets(one, sets)
             waiting = asyncio.run(_airflow(one))
     finally:
         producer.close()
@@ -152,23 +157,42 @@ def _send_events(one: _Pass, events: list[BucketEvent]) -> None:
         one.producer.flush()
 
 
-def _standing(one: _Pass) -> None:
+def _standing(one: _Pass, in_sets: Iterable[str]) -> None:
     """Files that wait for a stage while no batch holds them: their work is sent once more."""
     for layer in Layer:
-        topic = WORK_TOPICS[layer]
-        done = settled(one.now, oldest_unread(one.settings.kafka_bootstrap, LISTENER_GROUPS[layer], topic))
-        works: list[Work] = one.ledger.not_taken(layer, min(done, one.now - STANDS_STILL), MOST_REPAIRS)
+        done = settled(one.now, oldest_unread(one.settings.kafka_bootstrap, LISTENER_GROUPS[layer], WORK_TOPICS[layer]))
+        works: list[Work] = one.ledger.not_taken(layer, min(done, one.now - STANDS_STILL), MOST_REPAIRS, in_sets)
         one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in works]
         if one.repair and works:
-            for message in work_messages(layer, works, one.now):
-                one.producer.send(topic, message.dataset, message.model_dump_json().encode())
-            one.producer.flush()
+            _send_work(one, layer, works)
+
+
+def _sets(one: _Pass, rules: Mapping[str, Completeness]) -> None:
+    """Files that wait for their set, though it is complete or its time is over."""
+    for place in one.ledger.held_sets(rules, MOST_REPAIRS):
+        own = rules[place.dataset]
+
+        def decide(known: KnownSet, place: Place = place, own: Completeness = own) -> Outcome:
+            return weigh(place, own, known, one.now)
+
+        outcome = one.ledger.weigh(place, place.folder + own.manifest, decide, write=one.repair)
+        if outcome.timed_out:
+            one.findings.append((Finding.SET_INCOMPLETE, f"{place.bucket}/{place.folder}"))
+        else:
+            one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in outcome.released]
+        if one.repair and outcome.released:
+            _send_work(one, Layer.GOLD, outcome.released)
+
+
+def _send_work(one: _Pass, layer: Layer, works: Sequence[Work]) -> None:
+    for message in work_messages(layer, works, one.now):
+        one.producer.send(WORK_TOPICS[layer], message.dataset, message.model_dump_json().encode())
+    one.producer.flush()
 
 
 async def _airflow(one: _Pass) -> dict[str, int]:
-    contracts = load_contracts(one.settings.contracts_dir).values()
     since = datetime.min.replace(tzinfo=UTC) if one.full else one.now - LOOK_BACK
-    tables = [table for contract in contracts for table in (contract.silver.name, contract.features.name)]
+    tables = [table for contract in one.contracts for table in (contract.silver.name, contract.features.name)]
     committed = one.ledger.without_marker(
         [batch_id for table in tables for batch_id in one.batches_since(table, since)], one.now - STANDS_STILL
     )
@@ -177,7 +201,7 @@ async def _airflow(one: _Pass) -> dict[str, int]:
         for batch_id in dict.fromkeys([*committed, *standing]):
             await _batch(one, api, one.ledger.load_batch(batch_id), batch_id in committed)
         waiting = {stage_dag_id(dataset, layer): n for (dataset, layer), n in one.ledger.waiting().items()}
-        known = {stage_dag_id(contract.dataset, layer) for contract in contracts for layer in Layer}
+        known = {stage_dag_id(contract.dataset, layer) for contract in one.contracts for layer in Layer}
         paused = [dag for dag in sorted(known & set(waiting)) if await api.paused(dag)]
     told = waiting_for(paused, waiting)
     one.findings += [(Finding.STAGE_PAUSED, dag) for dag in told]

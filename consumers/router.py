@@ -22,6 +22,7 @@ from tenacity.nap import sleep_using_event
 from tenacity.stop import stop_when_event_set
 
 from consumers.broker import Consumer, Producer, Record
+from consumers.completeness import Place, place_of, weigh
 from consumers.dead_letters import DeadLetter, dead_letter
 from consumers.headers import origin
 from consumers.ledger import Ledger, open_ledger
@@ -31,6 +32,7 @@ from consumers.routing import (
     Arrival,
     Decision,
     End,
+    FetchManifest,
     FetchMarker,
     Repeat,
     UnknownBucket,
@@ -38,14 +40,28 @@ from consumers.routing import (
     gold_work,
     plan,
     silver_work,
+    work_messages,
 )
 from consumers.topics import DEAD_LETTERS, EVENT_TOPICS, ROUTER_GROUP, WORK_TOPICS
 from consumers.watched_contracts import WatchedContracts
-from contracts.errors import BadEvent, BadWork, Permanent, Retryable, SluiceError
+from contracts.dataset import Completeness
+from contracts.errors import (
+    BadEvent,
+    BadManifest,
+    BadWork,
+    ObjectChanged,
+    ObjectGone,
+    ObjectTooLarge,
+    Permanent,
+    Retryable,
+    SluiceError,
+)
 from contracts.events import BucketEvent, parse_events
+from contracts.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
+from contracts.manifest import parse_manifest
 from contracts.markers import CommitMarker, parse_marker
 from contracts.settings import HOST, Settings, load_settings
-from contracts.states import Layer
+from contracts.states import Layer, Reason
 from contracts.work import WorkMessage
 from ingest.store import Store, store_for
 
@@ -72,6 +88,8 @@ class Outbox:
 
     work: list[WorkMessage] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
+    sets: dict[Place, Completeness] = field(default_factory=dict)
+    """Of which a file or the manifest came; what that completes is handed on too."""
 
 
 class Router:
@@ -143,7 +161,7 @@ class Router:
         arrivals = self._parse(records, outbox, now)
         # 2. One ledger transaction: afterwards every file's state and reason is durable.
         decided = self._decide(arrivals, outbox, now)
-        # 3. A ledger transaction per commit marker: afterwards its row counts are durable.
+        # 3. A ledger transaction per commit marker or manifest: afterwards its row counts are durable.
         works = []
         for record, arrival, decision in decided:
             _tell(record, arrival, decision)
@@ -154,10 +172,15 @@ class Router:
                 outbox.dead.append(dead_letter(record, chosen.reason, now, f"{chosen.detail} {chosen.reason.advice}"))
             elif isinstance(chosen, FetchMarker):
                 self._take_marker(record, arrival, chosen.layer, outbox, now)
+            elif isinstance(chosen, FetchManifest):
+                self._take_manifest(record, arrival, chosen.dataset, outbox, now)
             elif isinstance(chosen, UnknownBucket):
                 why = BadEvent(f"The event is of bucket {arrival.event.bucket!r}, which is no layer of this stack.")
                 outbox.dead.append(dead_letter(record, why, now))
         outbox.work += silver_work(works, now)
+        # Begun after those have ended, so that of two routers the later one sees all.
+        for place, rules in sorted(outbox.sets.items()):
+            self._weigh(place, rules, outbox, now)
         # 4. Kafka holds the work and the dead letters once the flush returns.
         self._send(outbox)
         return [arrival.event for _, arrival in arrivals]
@@ -227,7 +250,44 @@ class Router:
             outbox.dead.append(dead_letter(record, error, now))
             return
         if layer == Layer.SILVER:
-            outbox.work += gold_work(marker, now)
+            rules = self._rules(marker.dataset)
+            outbox.work += gold_work(marker, now, in_sets=rules is not None)
+            if rules is not None:
+                outbox.sets |= {place_of(source.bucket, source.key): rules for source in marker.sources}
+
+    def _take_manifest(self, record: Record, arrival: Arrival, dataset: str, outbox: Outbox, now: datetime) -> None:
+        event = arrival.event
+        name, place, rules = (event.bucket, event.key, event.etag), place_of(event.bucket, event.key), None
+        try:
+            try:
+                value = self._store.get_bytes(event.bucket, event.key, MAX_MANIFEST_BYTES, etag=event.etag)
+                self._ledger.record_manifest(place, name, parse_manifest(value))
+                rules = self._rules(dataset)
+            except (BadManifest, ObjectTooLarge) as error:
+                self._ledger.end(name, Reason.BAD_MANIFEST, error.message)
+            except ObjectGone as error:
+                self._ledger.end(name, Reason.OBJECT_GONE, error.message)
+            except ObjectChanged as error:
+                # The event of the newer content brings that.
+                self._ledger.end(name, Reason.SUPERSEDED, error.message)
+        except Permanent as error:
+            log.error("manifest_refused", place=record.place, key=event.key, detail=error.message)
+            outbox.dead.append(dead_letter(record, error, now))
+        if rules is not None:
+            outbox.sets[place] = rules
+
+    def _weigh(self, place: Place, rules: Completeness, outbox: Outbox, now: datetime) -> None:
+        try:
+            outcome = self._ledger.weigh(place, place.folder + rules.manifest, lambda known: weigh(place, rules, known))
+        except Permanent as error:
+            # Reconcile looks at it again.
+            log.error("set_not_weighed", bucket=place.bucket, folder=place.folder, detail=error.message)
+            return
+        outbox.work += work_messages(Layer.GOLD, [*outcome.released, *outcome.again], now)
+
+    def _rules(self, dataset: str) -> Completeness | None:
+        contract = self._contracts.current().get(dataset)
+        return contract.completeness if contract is not None else None
 
     def _marker(self, bucket: str, key: str, layer: Layer) -> CommitMarker:
         marker = parse_marker(self._store.get_bytes(bucket, key, MAX_MARKER_BYTES))

@@ -59,6 +59,13 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchManifest:
+    """The object lists the files of a set."""
+
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The file's way ends here."""
 
@@ -78,7 +85,7 @@ class Repeat:
 
     dropped: bool
     """The content was dropped, or its event redriven, again; the history tells so."""
-    again: Work | End | None = None
+    again: Work | FetchManifest | End | None = None
     """What a second delivery, or a redriven event, hands on once more."""
 
 
@@ -108,7 +115,7 @@ class UnknownBucket:
     """The event is of a bucket that is no layer: somebody set a notification rule by hand."""
 
 
-Decision = Work | End | Repeat | Removed | FetchMarker | Nothing | UnknownBucket
+Decision = Work | FetchManifest | End | Repeat | Removed | FetchMarker | Nothing | UnknownBucket
 
 
 def route(
@@ -145,11 +152,13 @@ def route(
     return verdict
 
 
-def classify(event: BucketEvent, contracts: Mapping[str, DatasetContract]) -> Work | End:
+def classify(event: BucketEvent, contracts: Mapping[str, DatasetContract]) -> Work | FetchManifest | End:
     """Find the dataset of a new object in bronze by its key alone."""
     place = dataset_of(event.key, contracts)
     if isinstance(place, End):
         return place
+    if contracts[place].is_manifest(event.key):
+        return FetchManifest(place)
     return Work(place, _item(event, event.etag))
 
 
@@ -166,7 +175,7 @@ def dataset_of(key: str, contracts: Mapping[str, DatasetContract]) -> str | End:
         found = f"the folder {parts[0]!r}" if len(parts) > 1 else "no folder"
         names = ", ".join(sorted(contracts)) or "none"
         return End(Reason.UNKNOWN_DATASET, f"The key has {found}; known datasets: {names}.")
-    if not contract.accepts(key):
+    if not contract.accepts(key) and not contract.is_manifest(key):
         return End(Reason.PATH_NOT_IN_CONTRACT, f"Expected {parts[0]}/{contract.path}", contract.dataset)
     return contract.dataset
 
@@ -216,10 +225,14 @@ def work_messages(layer: Layer, works: Iterable[Work], now: datetime) -> list[Wo
     return [message for dataset, own in items.items() for message in _messages(layer, dataset, own, now)]
 
 
-def gold_work(marker: CommitMarker, now: datetime) -> list[WorkMessage]:
+def gold_work(marker: CommitMarker, now: datetime, in_sets: bool = False) -> list[WorkMessage]:
     """Work messages for the gold stage after a commit to silver.
 
     A file all of whose rows were rejected goes on too: rows that gold holds of an earlier version must go.
+
+    Args:
+        in_sets: files of the dataset wait for their set (`consumers.completeness`); what was deleted, or what a person
+            ran by hand, does not.
     """
     items = [
         WorkItem(
@@ -234,7 +247,7 @@ def gold_work(marker: CommitMarker, now: datetime) -> list[WorkMessage]:
             deleted=source.deleted,
         )
         for source in marker.sources
-        if source.refused is None and source.depth == Layer.GOLD
+        if source.refused is None and source.depth == Layer.GOLD and (source.deleted or not source.cause or not in_sets)
     ]
     return _messages(Layer.GOLD, marker.dataset, items, now)
 
@@ -277,7 +290,12 @@ def _second_delivery(event: BucketEvent, same: FileRow, contracts: Mapping[str, 
     if later(same.sequencer, event.sequencer):
         return Repeat(dropped=False)
     verdict = classify(event, contracts)
-    untaken = same.state == FileState.RECEIVED if isinstance(verdict, Work) else same.reason == verdict.reason
+    if isinstance(verdict, End):
+        untaken = same.reason == verdict.reason
+    else:
+        # A manifest is done before what it completes is handed on; reading it once more hands that on again.
+        read = isinstance(verdict, FetchManifest) and same.state == FileState.DONE
+        untaken = same.state == FileState.RECEIVED or read
     return Repeat(dropped=False, again=verdict if untaken else None)
 
 
@@ -295,11 +313,13 @@ def _record(arrival: Arrival, decision: Decision, known: KnownFiles, now: dateti
         if decision.dropped and same is not None:
             _see_again(replace(same, sequencer=_latest(event, same), removed_at=None), known, changes)
             changes.history.append(HistoryRow(event.bucket, event.key, event.etag, event.at, Hop.REPEATED, same.state))
-    elif isinstance(decision, Work | End):
+    elif isinstance(decision, Work | FetchManifest | End):
         _start(arrival, decision, known, now, changes)
 
 
-def _start(arrival: Arrival, decision: Work | End, known: KnownFiles, now: datetime, changes: Changes) -> None:
+def _start(
+    arrival: Arrival, decision: Work | FetchManifest | End, known: KnownFiles, now: datetime, changes: Changes
+) -> None:
     event = arrival.event
     name = (event.bucket, event.key, event.etag)
     same = known.version(*name)

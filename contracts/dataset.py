@@ -13,6 +13,7 @@ requiredness and quality; what the standard does not know stands in its `customP
 `launch`           `connect` (the warm Spark Connect server) or `submit` (an application of its own)
 `maxBatchFiles`    how many files one DAG run takes at most
 `limits`           what a file may hold at most, below
+`completeness`     gold waits for a set of files, below; without it each file goes to gold by itself
 `download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`
 =================  ==========================================================================
 
@@ -30,6 +31,16 @@ requiredness and quality; what the standard does not know stands in its `customP
 They hold for what the footer says. A file whose page headers contradict its footer is not found out by them; Spark
 then reads it page by page, as far as the executors' memory allows.
 
+`completeness` makes each folder a set: its files go to gold once all that the folder's manifest lists are in silver
+with the rows that it states. The manifest is an object of the folder, read by `contracts/manifest.py`:
+
+===============  ==========================================================================
+`manifest`       its name, the last part of its key; `manifest.json` when left out
+`timeLimit`      ISO 8601, for example `PT6H`, at most 366 days: how long a file may wait in silver
+`onTimeLimit`    what then becomes of the folder's waiting files: `release` them to gold as they are,
+                 or `quarantine` them
+===============  ==========================================================================
+
 A silver column may carry `optionalInFile` (a file may lack it) and `fillNull` (a value that stands for
 null), and a quality rule is `type: custom`, `engine: sparkSQL`, with a condition that a good row fulfils.
 """
@@ -38,7 +49,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -117,6 +128,16 @@ class Limits(BaseModel):
     max_columns: int = Field(default=1000, ge=1)
 
 
+class Completeness(BaseModel):
+    """Gold waits for a set of files; see the module's text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    manifest: str = Field(default="manifest.json", pattern=r"^[^/._][^/]*$")
+    time_limit: timedelta = Field(gt=timedelta(0), le=timedelta(days=366))
+    on_time_limit: Literal["release", "quarantine"]
+
+
 class Period(BaseModel):
     """The month that a file stands for."""
 
@@ -154,6 +175,7 @@ class DatasetContract(BaseModel):
     launch: Literal["connect", "submit"] = "connect"
     max_batch_files: int = Field(default=1000, ge=1)
     limits: Limits = Limits()
+    completeness: Completeness | None = None
     download: Download | None = None
     silver: Table
     features: Table
@@ -179,7 +201,14 @@ class DatasetContract(BaseModel):
     def accepts(self, key: str) -> bool:
         """Whether an object's key is one of this dataset's data files."""
         prefix = f"{self.dataset}/"
-        return key.startswith(prefix) and self._path.fullmatch(key[len(prefix) :]) is not None
+        inside = key.startswith(prefix) and not self.is_manifest(key)
+        return inside and self._path.fullmatch(key[len(prefix) :]) is not None
+
+    def is_manifest(self, key: str) -> bool:
+        """Whether an object's key is that of a set's manifest, whatever the path pattern says."""
+        folder, _, name = key.rpartition("/")
+        inside = f"{folder}/".startswith(f"{self.dataset}/")
+        return self.completeness is not None and inside and name == self.completeness.manifest
 
     def period_of(self, key: str) -> Period | None:
         """The month that a key stands for, or None when it names none."""
@@ -268,6 +297,7 @@ def _from_standard(document: Any) -> DatasetContract:
         launch=custom.get("launch", "connect"),
         max_batch_files=custom.get("maxBatchFiles", 1000),
         limits=custom.get("limits", {}),
+        completeness=custom.get("completeness"),
         download=custom.get("download"),
         silver=_table(tables["silver"]),
         features=_table(tables["features"]),

@@ -14,6 +14,7 @@ SluiceError
     ├── UnknownDataset         no contract matches
     ├── BadEvent               a Kafka message is not an event that we know
     ├── BadWork                a work message or commit marker is not one of ours
+    ├── BadManifest            an object is not the manifest of a set of files
     ├── ObjectGone             an object or a bucket that was asked for is not there
     ├── ObjectChanged          an object has other content than the version that was asked for
     ├── ObjectTooLarge         an object is above the size that the reader takes
@@ -92,6 +93,10 @@ class BadEvent(Permanent):
 
 class BadWork(Permanent):
     """A work message or a commit marker is not one of ours."""
+
+
+class BadManifest(Permanent):
+    """An object is not the manifest of a set of files."""
 
 
 class ObjectGone(Permanent):

@@ -52,6 +52,10 @@ class Hop(StrEnum):
     """The commit marker's event came back and the ledger holds the row counts."""
     QUARANTINED = "quarantined"
     """The job refused the file."""
+    HELD = "held"
+    """The file is in silver and waits for the others of its set."""
+    RELEASED = "released"
+    """The file waits no longer: its set is complete, or its time is over."""
     FAILED = "failed"
     """A run gave up; the file waits for a replay."""
 
@@ -78,6 +82,8 @@ class Reason(StrEnum):
     WRONG_TYPES = "wrong_types"
     UNREADABLE_DATA = "unreadable_data"
     OVER_LIMIT = "over_limit"
+    BAD_MANIFEST = "bad_manifest"
+    SET_INCOMPLETE = "set_incomplete"
     RUN_FAILED = "run_failed"
 
     @property
@@ -134,6 +140,11 @@ _ADVICE = {
     ),
     Reason.UNREADABLE_DATA: ("The footer is fine but the data pages cannot be decoded; drop an undamaged copy."),
     Reason.OVER_LIMIT: "The file is above a limit of its contract; split it, or raise the limit.",
+    Reason.BAD_MANIFEST: "The manifest cannot be read, so the one before it stays in force; drop a corrected one.",
+    Reason.SET_INCOMPLETE: (
+        "The set was not complete in time; drop the missing files or a corrected manifest, then `sluice replay` the "
+        "quarantined ones."
+    ),
     Reason.RUN_FAILED: (
         "The stage failed for a reason outside the file; read the run's log in Airflow, mend it, then `sluice replay`."
     ),

@@ -49,7 +49,7 @@ def _check_key(key: str, contract: DatasetContract) -> None:
     # Spark and Hadoop skip such names, so the router ignores them.
     if any(part.startswith(("_", ".")) for part in key.split("/")):
         raise UsageError(f"The key {key!r} has a part that begins with '_' or '.'. Choose another with --key.")
-    if not contract.accepts(key):
+    if not contract.accepts(key) and not contract.is_manifest(key):
         raise UsageError(
             f"The key {key!r} is none of dataset {contract.dataset}: below {contract.dataset}/ its contract expects "
             f"names that match {contract.path}. Rename the file, or choose another key with --key."

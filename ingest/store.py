@@ -119,17 +119,19 @@ class Store:
         """Put bytes as one object, atomically."""
         return self._put(bucket, key, io.BytesIO(data), len(data), content_type=content_type)
 
-    def get_bytes(self, bucket: str, key: str, limit: int) -> bytes:
+    def get_bytes(self, bucket: str, key: str, limit: int, etag: str | None = None) -> bytes:
         """The whole content of a small object.
 
         Args:
             limit: the most bytes that are taken.
+            etag: of the version that is asked for; None: whatever is there.
 
         Raises:
             ObjectGone: there is no such object.
+            ObjectChanged: it has another etag by now.
             ObjectTooLarge: it has more than `limit` bytes; none were read.
         """
-        with self._errors(bucket, key), self._body(bucket, key) as response:
+        with self._errors(bucket, key), self._body(bucket, key, etag=etag) as response:
             size = int(response.headers.get("content-length", "0"))
             if size > limit:
                 raise ObjectTooLarge(
@@ -226,8 +228,9 @@ class Store:
         return ObjectInfo(bucket, key, (done.etag or "").strip('"'), size, _answered_at(done.http_headers))
 
     @contextmanager
-    def _body(self, bucket: str, key: str, offset: int = 0, length: int = 0) -> Iterator[Any]:
-        response = self._client.get_object(bucket, key, offset=offset, length=length)
+    def _body(self, bucket: str, key: str, offset: int = 0, length: int = 0, etag: str | None = None) -> Iterator[Any]:
+        headers = {"If-Match": f'"{etag}"'} if etag else None
+        response = self._client.get_object(bucket, key, offset=offset, length=length, request_headers=headers)
         try:
             yield response
         finally:

@@ -110,6 +110,8 @@ def story_view(story: FileStory) -> RenderableType:
     if story.reason is not None:
         parts.append(Text.assemble("reason ", (story.reason, "bold"), f": {story.detail or ''}"))
         parts.append(Text(f"what to do: {story.reason.advice}"))
+    elif story.detail:
+        parts.append(Text(story.detail))
     parts += [Text(""), _timeline(story)]
     if story.layers:
         parts += [Text(""), _layers(story), Text(""), *map(_run, story.layers)]

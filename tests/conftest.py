@@ -87,15 +87,27 @@ TWIN = "trips_retracting"
 """A second dataset of the tests' stack: as nyc_yellow, but a deleted file's rows are taken back."""
 
 
+IN_SETS = "trips_in_sets"
+"""A third one, whose files wait for their set."""
+
+
 def write_contracts(folder: Path) -> None:
-    """The contracts of the tests' stack: those of the repository, and the twin."""
+    """The contracts of the tests' stack: those of the repository, and two more of the same kind."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (PROJECT / "contracts" / "datasets").glob("*.yaml"):
         shutil.copy(path, folder)
-    document = yaml.safe_load((folder / "nyc_yellow.yaml").read_text("utf-8").replace("nyc_yellow", TWIN))
-    own = [item for item in document["customProperties"] if item["property"] not in ("download", "onDelete")]
-    document["customProperties"] = [*own, {"property": "onDelete", "value": "retract"}]
-    (folder / f"{TWIN}.yaml").write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    write_variant(folder, TWIN, "onDelete", "retract")
+    write_variant(folder, IN_SETS, "completeness", {"timeLimit": "P1D", "onTimeLimit": "release"})
+
+
+def write_variant(folder: Path, dataset: str, key: str, value: object) -> None:
+    """A contract like nyc_yellow's under another name, with one key of its own."""
+    original = (PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml").read_text("utf-8")
+    document = yaml.safe_load(original.replace("nyc_yellow", dataset))
+    own = [item for item in document["customProperties"] if item["property"] not in ("download", key)]
+    document["customProperties"] = [*own, {"property": key, "value": value}]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{dataset}.yaml").write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from airflow.sdk import DAG, Param, task
 DOC = """
 Compares **bronze**, the ledger and the runs, and sets going again what was left: objects whose event was lost, objects
 that were deleted without an event, work that nobody took, batches whose run is missing or ended without a result. It
-reports paused stages for which files wait. Each run lists the next piece of the bucket; trigger it with `full` for all
-of it, or run `sluice reconcile --full`.
+ends the wait for sets of files whose time limit is over, and reports paused stages for which files wait. Each run lists
+the next piece of the bucket; trigger it with `full` for all of it, or run `sluice reconcile --full`.
 """
 
 with DAG(

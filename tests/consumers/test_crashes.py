@@ -16,9 +16,10 @@ from consumers.router import Router
 from consumers.topics import DEAD_LETTERS, WORK_TOPICS
 from consumers.watched_contracts import WatchedContracts
 from contracts.markers import CommitMarker
-from contracts.states import FileState, Layer, Reason
+from contracts.states import FileState, Hop, Layer, Reason
 from contracts.work import parse_work
 from tests.consumers.samples import accepted, body, marker, message, put
+from tests.consumers.sets import FOLDER, Line, listing, write_contract
 
 pytestmark = pytest.mark.services
 
@@ -142,8 +143,95 @@ def test_router_killed_between_any_two_steps_loses_nothing_and_moves_no_offset_t
     assert kills >= 10
 
 
+class KilledLine(Line):
+    """Killed at one step of the ledger, the store or Kafka, counted from when it is armed."""
+
+    def __init__(self, ledger: Ledger, contracts: Path) -> None:
+        self.kill_at = 0
+        self.steps = 0
+        self.moved = False
+        super().__init__(ledger, contracts)
+        self.real, self.ledger = self.ledger, self  # type: ignore[assignment]
+        self.router = self.start(contracts)
+
+    def _step(self) -> None:
+        self.steps += self.kill_at > 0
+        if self.steps and self.steps == self.kill_at:
+            raise Killed
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.real, name)
+
+        def between_steps(*arguments: Any, **named: Any) -> Any:
+            self._step()
+            answer = method(*arguments, **named)
+            self._step()
+            return answer
+
+        return between_steps
+
+    def story(self, name: str, etag: str | None = None) -> Any:
+        return self.real.story("bronze", FOLDER + name, etag)
+
+    def send(self, topic: str, key: str, value: bytes, headers: object = None) -> None:
+        self._step()
+        super().send(topic, key, value, headers)
+
+    def flush(self) -> None:
+        self._step()
+        super().flush()
+        self._step()
+
+    def get_bytes(self, bucket: str, key: str, limit: int, etag: str | None = None) -> bytes:
+        self._step()
+        return super().get_bytes(bucket, key, limit, etag)
+
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        self._step()
+        assert set(self.in_gold()) == {"a", "b"}
+        self.moved = True
+
+
+@pytest.mark.parametrize("last", ["manifest", "marker", "both"])
+def test_router_killed_between_any_two_steps_hands_a_complete_set_on(
+    ledger_url: str, tmp_path: Path, last: str
+) -> None:
+    contracts = write_contract(tmp_path)
+    with Ledger(ledger_url) as ledger:
+        for kill_at in itertools.count(1):
+            assert kill_at < MOST_STEPS
+            ledger._run(_empty)
+            whole = Line(ledger, contracts)
+            whole.drop("a", "b")
+            whole.run(Layer.SILVER, "a")
+            marker_b = whole.run(Layer.SILVER, "b", tell=last == "manifest")
+            manifest = whole.event("manifest.json", listing(a=10, b=10))
+            if last == "marker":
+                whole.tell(manifest)
+            events = {"manifest": [manifest], "marker": [marker_b], "both": [marker_b, manifest]}[last]
+            line = KilledLine(ledger, contracts)
+            line.objects, line.kill_at = whole.objects, kill_at
+            try:
+                line.tell(*events)
+            except Killed:
+                line.tell(*events, router=line.start(contracts))
+            assert line.moved
+            assert set(line.in_gold()) == {"a", "b"}
+            stories = [line.story(name) for name in ("a.parquet", "b.parquet", "manifest.json")]
+            assert [(story.state, story.detail) for story in stories] == [
+                (FileState.RUNNING, None),
+                (FileState.RUNNING, None),
+                (FileState.DONE, None),
+            ]
+            told = [passage.hop for passage in stories[0].timeline if passage.hop in (Hop.HELD, Hop.RELEASED)]
+            assert told == [Hop.HELD, Hop.RELEASED]
+            if line.steps < kill_at:
+                break
+    assert kill_at > 10
+
+
 def _empty(connection: Any) -> None:
-    tables = "files, results, commits, commit_sources, batch_items, batches"
+    tables = "files, results, commits, commit_sources, batch_items, batches, manifest_files, manifests"
     connection.execute(f"TRUNCATE {', '.join(f'ledger.{name.strip()}' for name in tables.split(','))}")
     connection.execute("ALTER TABLE ledger.history DISABLE TRIGGER append_only")
     connection.execute("TRUNCATE ledger.history")

@@ -58,7 +58,7 @@ def test_story_of_a_file_tells_every_hop_in_order_of_time(ledger: Ledger) -> Non
     assert {hop: sum(p.hop == hop for p in story.timeline) for hop in Hop if hop != "repeated"} == {
         **dict.fromkeys((Hop.PUT, Hop.EVENT, Hop.ROUTED, Hop.CLAIMED, Hop.STARTED), 1),
         **dict.fromkeys((Hop.COMMITTED, Hop.RECORDED), 2),
-        **dict.fromkeys((Hop.REMOVED, Hop.REPLAYED, Hop.QUARANTINED, Hop.FAILED), 0),
+        **dict.fromkeys((Hop.REMOVED, Hop.REPLAYED, Hop.QUARANTINED, Hop.HELD, Hop.RELEASED, Hop.FAILED), 0),
     }
     assert [(r.layer, r.rows_in, r.rows_accepted, r.rows_rejected) for r in story.layers] == [
         (Layer.SILVER, 10, 8, 2),

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 from consumers.replay import plan_replay
 from consumers.routing import silver_work
 from consumers.rows import FileRow
+from contracts.dataset import Completeness
 from contracts.states import FileState, Layer, Reason
-from tests.consumers.samples import CONTRACTS, KEY, NOON
+from tests.consumers.samples import CONTRACT, CONTRACTS, KEY, NOON
 
 
 def file(key: str = KEY, state: FileState = FileState.DONE, reason: Reason | None = None) -> FileRow:
     return FileRow("bronze", key, "a1", "10", state, reason, size=7, dataset="nyc_yellow", version="10")
+
+
+def test_manifest_is_passed_over_since_it_holds_no_rows() -> None:
+    rules = Completeness(manifest="list.json", time_limit=timedelta(hours=1), on_time_limit="release")
+    contracts = {"nyc_yellow": CONTRACT.model_copy(update={"completeness": rules})}
+    plan = plan_replay([file("nyc_yellow/2025/list.json")], contracts, Layer.GOLD, "replay-1")
+    assert (plan.work, [passed.why for passed in plan.passed]) == ((), ["It is a manifest, which holds no rows."])
 
 
 def test_every_file_is_work_of_one_new_version_whatever_became_of_it() -> None:

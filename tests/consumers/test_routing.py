@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from consumers.routing import (
     Arrival,
     Decision,
     End,
+    FetchManifest,
     FetchMarker,
     Nothing,
     Removed,
@@ -26,10 +28,11 @@ from consumers.routing import (
     silver_work,
 )
 from consumers.rows import FileRow, KnownFiles
+from contracts.dataset import Completeness
 from contracts.events import BucketEvent
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.work import WorkItem
-from tests.consumers.samples import CONTRACTS, KEY, NOON, accepted, marker, planned, put, removal
+from tests.consumers.samples import CONTRACT, CONTRACTS, KEY, NOON, accepted, marker, planned, put, removal
 
 RECEIVED, RUNNING, DONE = FileState.RECEIVED, FileState.RUNNING, FileState.DONE
 QUARANTINED, IGNORED = FileState.QUARANTINED, FileState.IGNORED
@@ -145,6 +148,62 @@ def test_second_delivery_of_an_unroutable_key_makes_its_dead_letter_again() -> N
 def test_second_delivery_of_a_refused_file_hands_on_nothing() -> None:
     refused = row(state=QUARANTINED, reason=Reason.NOT_PARQUET)
     assert route(put(), CONTRACTS, KnownFiles([refused])) == SILENT
+
+
+IN_SETS = {
+    CONTRACT.dataset: CONTRACT.model_copy(
+        update={
+            "completeness": Completeness(time_limit=timedelta(hours=1), on_time_limit="release"),
+            "path": ".*",
+            "on_delete": "retract",
+        }
+    )
+}
+MANIFEST = "nyc_yellow/2025/manifest.json"
+FETCH = FetchManifest("nyc_yellow")
+
+
+@pytest.mark.parametrize(
+    ("known", "event", "expected"),
+    [
+        pytest.param([], put(MANIFEST), FETCH, id="new"),
+        pytest.param([row(key=MANIFEST, state=RECEIVED)], put(MANIFEST), Repeat(False, FETCH), id="again-before-read"),
+        pytest.param([row(key=MANIFEST)], put(MANIFEST), Repeat(False, FETCH), id="again-once-it-is-in-force"),
+        pytest.param(
+            [row(key=MANIFEST, state=QUARANTINED, reason=Reason.BAD_MANIFEST)], put(MANIFEST), SILENT, id="again-bad"
+        ),
+        pytest.param([row(key=MANIFEST)], put(MANIFEST, sequencer="11"), DROPPED, id="same-content-dropped-again"),
+        pytest.param([row(key=MANIFEST)], put(MANIFEST, "b2", "11"), FETCH, id="corrected"),
+        pytest.param([row(key=MANIFEST)], removal(MANIFEST), Removed("a1"), id="deleted-is-no-retraction"),
+        pytest.param([], put("nyc_yellow/_x/manifest.json"), ends(Reason.HIDDEN_NAME), id="in-a-work-folder"),
+    ],
+)
+def test_manifest_is_read_and_is_no_work_of_a_stage(known: list[FileRow], event: BucketEvent, expected: object) -> None:
+    known = [dataclasses.replace(one, dataset="nyc_yellow") for one in known]
+    assert route(event, IN_SETS, KnownFiles(known)) == expected
+
+
+def test_manifest_is_a_row_of_the_ledger_that_no_stage_waits_for() -> None:
+    _, changes = plan([Arrival(put(MANIFEST), NOON)], IN_SETS, KnownFiles(), NOON)
+    (stored,) = changes.files.values()
+    assert (stored.state, stored.dataset, stored.version) == (RECEIVED, "nyc_yellow", "")
+    assert [passage.hop for passage in changes.history] == [Hop.PUT, Hop.EVENT, Hop.ROUTED]
+
+
+def test_object_named_like_a_manifest_is_judged_by_the_path_where_no_set_is_asked_for() -> None:
+    decision = route(put(MANIFEST), CONTRACTS, KnownFiles())
+    assert decision == ends(Reason.PATH_NOT_IN_CONTRACT)
+
+
+def test_commit_of_a_dataset_that_waits_for_sets_sends_only_what_does_not_wait() -> None:
+    waits, gone, by_hand = (accepted(f"nyc_yellow/{name}.parquet") for name in ("waits", "gone", "by_hand"))
+    sources = (
+        waits.model_copy(update={"cause": "1"}),
+        gone.model_copy(update={"cause": "2", "deleted": True, "rows_in": 0, "rows_accepted": 0, "rows_rejected": 0}),
+        by_hand,
+    )
+    (message,) = gold_work(marker(*sources), NOON, in_sets=True)
+    assert [item.key for item in message.items] == [gone.key, by_hand.key]
 
 
 LOST = "oders/a.parquet"

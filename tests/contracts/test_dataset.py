@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
-from contracts.dataset import Limits, get_contract, load_contract, load_contracts
+from contracts.dataset import Completeness, Limits, get_contract, load_contract, load_contracts
 from contracts.errors import ContractError, UnknownDataset
 
 DATASETS = Path(__file__).parents[2] / "contracts" / "datasets"
@@ -59,18 +59,18 @@ def test_contract_that_is_not_valid_names_file_and_field(tmp_path: Path, change:
     assert said in str(raised.value)
 
 
-def _with_limits(folder: Path, limits: dict[str, object]) -> Path:
+def _with(folder: Path, name: str, value: dict[str, object]) -> Path:
     document = yaml.safe_load(TAXI.read_text("utf-8"))
-    kept = [item for item in document["customProperties"] if item["property"] != "limits"]
-    file = folder / "limits.yaml"
+    kept = [item for item in document["customProperties"] if item["property"] != name]
+    file = folder / f"{name}.yaml"
     file.write_text(
-        yaml.safe_dump(document | {"customProperties": [*kept, {"property": "limits", "value": limits}]}), "utf-8"
+        yaml.safe_dump(document | {"customProperties": [*kept, {"property": name, "value": value}]}), "utf-8"
     )
     return file
 
 
 def test_limit_that_a_contract_leaves_out_has_its_default(tmp_path: Path) -> None:
-    limits = load_contract(_with_limits(tmp_path, {"maxRows": 5})).limits
+    limits = load_contract(_with(tmp_path, "limits", {"maxRows": 5})).limits
     assert limits == Limits(max_rows=5)
     assert limits.max_bytes == 4 * 1024**3
 
@@ -78,7 +78,58 @@ def test_limit_that_a_contract_leaves_out_has_its_default(tmp_path: Path) -> Non
 @pytest.mark.parametrize("limits", [{"maxRow": 5}, {"maxRows": 0}, {"maxRows": "many"}])
 def test_limit_that_is_none_is_a_contract_error(tmp_path: Path, limits: dict[str, object]) -> None:
     with pytest.raises(ContractError, match=next(iter(limits))):
-        load_contract(_with_limits(tmp_path, limits))
+        load_contract(_with(tmp_path, "limits", limits))
+
+
+WAITS: dict[str, object] = {"timeLimit": "PT6H", "onTimeLimit": "release"}
+
+
+def test_dataset_waits_for_sets_only_where_its_contract_says_so(tmp_path: Path) -> None:
+    assert load_contract(TAXI).completeness is None
+    assert load_contract(_with(tmp_path, "completeness", WAITS)).completeness == Completeness(
+        manifest="manifest.json", time_limit=timedelta(hours=6), on_time_limit="release"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"manifest": "a/b.json"}, "manifest"),
+        ({"manifest": "_manifest.json"}, "manifest"),
+        ({"manifest": ""}, "manifest"),
+        ({"timeLimit": "PT0S"}, "timeLimit"),
+        ({"timeLimit": "P999999D"}, "timeLimit"),
+        ({"timeLimit": "soon"}, "timeLimit"),
+        ({"onTimeLimit": "wait"}, "onTimeLimit"),
+        ({"onTimeLimit": None}, "onTimeLimit"),
+        ({"timelimit": "PT6H"}, "timelimit"),
+    ],
+)
+def test_completeness_that_cannot_be_kept_is_a_contract_error(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ContractError, match=said):
+        load_contract(_with(tmp_path, "completeness", WAITS | change))
+
+
+@pytest.mark.parametrize(
+    ("key", "manifest"),
+    [
+        ("nyc_yellow/manifest.parquet", True),
+        ("nyc_yellow/2025/01/manifest.parquet", True),
+        ("nyc_yellow/2025/a_manifest.parquet", False),
+        ("nyc_yellow/manifest.parquet/a.parquet", False),
+        ("nyc_yellow_2/manifest.parquet", False),
+        ("manifest.parquet", False),
+    ],
+)
+def test_manifest_is_known_by_its_name_and_is_no_data_file_whatever_the_path_says(
+    tmp_path: Path, key: str, manifest: bool
+) -> None:
+    contract = load_contract(_with(tmp_path, "completeness", WAITS | {"manifest": "manifest.parquet"}))
+    assert contract.is_manifest(key) is manifest
+    assert not (manifest and contract.accepts(key))
+    assert load_contract(TAXI).is_manifest(key) is False
 
 
 def test_file_that_is_no_yaml_is_a_contract_error(tmp_path: Path) -> None:

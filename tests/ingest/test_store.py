@@ -114,6 +114,14 @@ def test_get_bytes_refuses_more_than_its_limit(ingest: Store, folder: str) -> No
         ingest.get_bytes("bronze", folder + "x", limit=4)
 
 
+def test_get_bytes_of_a_version_refuses_other_content(ingest: Store, folder: str) -> None:
+    first = ingest.put_bytes("bronze", folder + "x", b"1")
+    assert ingest.get_bytes("bronze", folder + "x", limit=4, etag=first.etag) == b"1"
+    ingest.put_bytes("bronze", folder + "x", b"2")
+    with pytest.raises(ObjectChanged):
+        ingest.get_bytes("bronze", folder + "x", limit=4, etag=first.etag)
+
+
 def test_get_of_a_missing_object_says_that_it_is_gone(ingest: Store, folder: str) -> None:
     with pytest.raises(ObjectGone, match="NoSuchKey"):
         ingest.get_bytes("bronze", folder + "x", limit=4)

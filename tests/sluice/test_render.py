@@ -12,7 +12,7 @@ from consumers.dead_letters import Filed, LetterState, Settled, dead_letter
 from consumers.reconcile import Finding, counts
 from consumers.reconciler import Report
 from contracts.errors import BadEvent
-from contracts.states import Hop, Layer
+from contracts.states import FileState, Hop, Layer
 from contracts.story import LayerResult, Passage
 from sluice import render
 from sluice.letters import Outcome, Shown
@@ -57,6 +57,12 @@ def test_story_keeps_tables_runs_and_snapshots_whole(screen: io.StringIO) -> Non
     shown = screen.getvalue()
     for whole in ("gold.nyc_yellow_features", "3,000,000", "101,635", RUN, str(SNAPSHOT), "nyc_yellow_to_gold"):
         assert any(whole in line for line in shown.splitlines()), whole
+
+
+def test_story_of_a_file_that_waits_tells_what_for(screen: io.StringIO) -> None:
+    waits = make_story(state=FileState.RUNNING).model_copy(update={"detail": "waiting for 2 of 5 files: b, c"})
+    render.story(waits)
+    assert "state running\nwaiting for 2 of 5 files: b, c\n" in screen.getvalue()
 
 
 def test_headings_break_between_their_words_before_values_do(screen: io.StringIO) -> None:
