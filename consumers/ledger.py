@@ -282,9 +282,19 @@ WHERE f.state IN ('received', 'running') AND f.dataset IS NOT NULL GROUP BY 1, 2
 """
 _COMMIT_SOURCES = """
 INSERT INTO ledger.commit_sources
-SELECT %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
+    (snapshot_id, batch_id, table_name, run_id, committed_at, sequence_number,
+     bucket, key, etag, rows_in, rows_accepted, rows_rejected)
+SELECT %s, %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
        %s::bigint[], %s::bigint[], %s::bigint[]) AS a
 ON CONFLICT DO NOTHING
+"""
+# The sequence number orders a table's commits whatever the clocks say; where no marker told it, it is 0 and time does.
+_SOURCES_UP_TO = """
+WITH asked AS (SELECT table_name, sequence_number, committed_at FROM ledger.commit_sources
+               WHERE snapshot_id = %s LIMIT 1)
+SELECT DISTINCT ON (s.bucket, s.key) s.* FROM asked a JOIN ledger.commit_sources s
+  ON s.table_name = a.table_name AND (s.sequence_number, s.committed_at) <= (a.sequence_number, a.committed_at)
+ORDER BY s.bucket, s.key, s.sequence_number DESC, s.committed_at DESC
 """
 _STORIES = """
 SELECT * FROM ledger.files
@@ -570,12 +580,18 @@ class Ledger:
     def commit_sources(self, snapshot_id: int) -> list[CommitSource]:
         """What a snapshot's batches wrote, by key; empty when no marker of that snapshot came."""
         query = "SELECT * FROM ledger.commit_sources WHERE snapshot_id = %s ORDER BY bucket, key, etag"
-        return self._run(
-            lambda c: [
-                CommitSource(**{field: row[field] for field in CommitSource.model_fields})
-                for row in c.execute(query, (snapshot_id,)).fetchall()
-            ]
-        )
+        return [_commit_source(row) for row in self._run(lambda c: c.execute(query, (snapshot_id,)).fetchall())]
+
+    def files_in(self, snapshot_id: int) -> list[CommitSource] | None:
+        """Each file of which a table holds rows at a snapshot, by key, with the commit that wrote them.
+
+        A file whose rows were taken back, or all rejected, has none in the table.
+
+        Returns:
+            None when no marker of that snapshot came.
+        """
+        rows = self._run(lambda c: c.execute(_SOURCES_UP_TO, (snapshot_id,)).fetchall())
+        return [_commit_source(row) for row in rows if row["rows_accepted"]] if rows else None
 
     def story(self, bucket: str, key: str, etag: str | None = None) -> FileStory | None:
         """What became of one version of an object; of its newest when `etag` is None. None: not known."""
@@ -672,6 +688,10 @@ def _mapped(error: psycopg.Error) -> SluiceError:
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return BadWork(f"The ledger cannot hold a value: {type(error).__name__} ({constraint or error.sqlstate}).")
     return ServiceUnavailable(f"The ledger does not answer ({type(error).__name__}); is Postgres up?")
+
+
+def _commit_source(row: DictRow) -> CommitSource:
+    return CommitSource(**{field: row[field] for field in CommitSource.model_fields})
 
 
 def _columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
@@ -827,8 +847,8 @@ def _store_results(connection: Connection[DictRow], marker: CommitMarker, accept
     counts = _columns(((*_name(s), s.rows_in, s.rows_accepted, s.rows_rejected) for s in accepted), 6)
     connection.execute(_RESULTS, [*head, marker.snapshot_id, marker.committed_at, *counts])
     if marker.snapshot_id is not None:
-        commit = [marker.snapshot_id, marker.batch_id, marker.table, marker.run_id or None, marker.committed_at]
-        connection.execute(_COMMIT_SOURCES, [*commit, *counts])
+        commit = [marker.snapshot_id, marker.batch_id, marker.table, marker.run_id or None]
+        connection.execute(_COMMIT_SOURCES, [*commit, marker.committed_at, marker.sequence_number, *counts])
 
 
 def _fate_of_accepted(layer: Layer, source: SourceResult) -> Fate:

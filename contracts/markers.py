@@ -59,6 +59,9 @@ class CommitMarker(BaseModel):
     snapshot_id: int | None
     """None when every file of the batch was refused and nothing was committed."""
     parent_id: int | None = None
+    sequence_number: int = Field(default=0, ge=0)
+    """The snapshot's place among the table's commits, counted by Iceberg from 1; 0 when nothing was committed, and in
+    markers of before this field."""
     batch_id: str
     dag_id: str = ""
     run_id: str = ""

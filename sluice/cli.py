@@ -182,13 +182,22 @@ def why(
     dataset: Annotated[str | None, typer.Option(help="With --list: only this dataset.")] = None,
     since: Annotated[datetime | None, typer.Option(help="With --list: only files seen since then (UTC).")] = None,
     snapshot: Annotated[int | None, typer.Option(help="Tell which files the commit of this snapshot wrote.")] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="With --snapshot: every file whose rows the table holds at it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tell what became of a file: every hop with its time, every layer with its rows."""
     with _told(as_json):
         from sluice import files
 
+        if all_ and snapshot is None:
+            raise errors.UsageError("--all goes with --snapshot.")
         settings = _running()
+        if snapshot is not None and all_:
+            held = files.files_in_snapshot(settings, snapshot)
+            _print_json([item.model_dump(mode="json") for item in held]) if as_json else render.held(snapshot, held)
+            return
         if snapshot is not None:
             sources = files.snapshot_sources(settings, snapshot)
             _print_json([item.model_dump(mode="json") for item in sources]) if as_json else render.sources(sources)

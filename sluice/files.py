@@ -124,11 +124,30 @@ def snapshot_sources(settings: Settings, snapshot_id: int) -> list[CommitSource]
     with open_ledger(settings) as ledger:
         found = ledger.commit_sources(snapshot_id)
     if not found:
-        raise UsageError(
-            f"The ledger knows no commit {snapshot_id} of files to silver or to features. "
-            "A file's snapshots are in its story: sluice why bronze/<key>"
-        )
+        raise _no_commit(snapshot_id)
     return found
+
+
+def files_in_snapshot(settings: Settings, snapshot_id: int) -> list[CommitSource]:
+    """Each file of which the table holds rows at a snapshot, with the commit that wrote them.
+
+    Raises:
+        UsageError: the ledger knows no commit of that id.
+    """
+    from consumers.ledger import open_ledger
+
+    with open_ledger(settings) as ledger:
+        found = ledger.files_in(snapshot_id)
+    if found is None:
+        raise _no_commit(snapshot_id)
+    return found
+
+
+def _no_commit(snapshot_id: int) -> UsageError:
+    return UsageError(
+        f"The ledger knows no commit {snapshot_id} of files to silver or to features. "
+        "A file's snapshots are in its story: sluice why bronze/<key>"
+    )
 
 
 def parse_uri(uri: str) -> tuple[str, str]:

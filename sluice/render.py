@@ -191,6 +191,23 @@ def sources(items: Sequence[CommitSource]) -> None:
         console.print(f"... {len(items) - MOST_ROWS:,} more files; --json prints all")
 
 
+def held(snapshot_id: int, items: Sequence[CommitSource]) -> None:
+    """The files of `sluice why --snapshot --all`."""
+    table_name = f"{items[0].table_name} at " if items else ""
+    rows = sum(item.rows_accepted for item in items)
+    console.print(Text(f"{table_name}snapshot {snapshot_id}", style="bold"))
+    console.print(Text(f"{rows:,} rows of {len(items):,} file(s)", style="dim"))
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (("ROWS", "right"), ("WRITTEN BY SNAPSHOT", "right"), ("FILE", "left")):
+        table.add_column(title, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for item in items[:MOST_ROWS]:
+        table.add_row(f"{item.rows_accepted:,}", str(item.snapshot_id), Text(f"{item.bucket}/{item.key}"))
+    if items:
+        console.print(table)
+    if len(items) > MOST_ROWS:
+        console.print(f"... {len(items) - MOST_ROWS:,} more files; --json prints all")
+
+
 def replay_plan(plan: ReplayPlan) -> None:
     """What a replay will do."""
     way = "silver" if plan.depth == Layer.SILVER else "silver and gold"

@@ -92,6 +92,7 @@ def run(
         table=silver,
         snapshot_id=commit.snapshot_id if commit else None,
         parent_id=commit.parent_id if commit else None,
+        sequence_number=commit.sequence_number if commit else 0,
         batch_id=batch.batch_id,
         dag_id=dag_id,
         run_id=run_id,

@@ -46,6 +46,8 @@ class Snapshot:
 
     snapshot_id: int
     parent_id: int | None
+    sequence_number: int
+    """Its place among the table's commits, counted by Iceberg from 1."""
     committed_at: datetime
     """UTC."""
     added_rows: int
@@ -226,6 +228,7 @@ def _snapshot(found: IcebergSnapshot) -> Snapshot:
     return Snapshot(
         snapshot_id=found.snapshot_id,
         parent_id=found.parent_snapshot_id,
+        sequence_number=found.sequence_number or 0,
         committed_at=datetime.fromtimestamp(found.timestamp_ms / 1000, UTC),
         added_rows=int(_summary(found).get("added-records", "0")),
     )

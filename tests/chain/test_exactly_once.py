@@ -285,14 +285,25 @@ def test_replay_runs_files_again_to_the_depth_asked_for_in_few_batches_and_chang
 
 
 def test_snapshot_tells_its_files_and_a_file_its_snapshots(
-    stack: Stack, put: Drop, month: MakeMonth, unique: str
+    stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
 ) -> None:
+    lake = open_lake(stack.settings, store_for(stack.settings, "spark"))
     story = put(f"nyc_yellow/{unique}/a_2025-01.parquet", month(70, seed=42))
     for layer in story.layers:
         (source,) = stack.json("why", "--snapshot", str(layer.snapshot_id))
         assert (source["key"], source["etag"], source["table_name"]) == (story.key, story.etag, layer.table)
         assert source["rows_accepted"] == layer.rows_accepted
-    assert stack.json("why", "--snapshot", "1", code=2)["error"] == "UsageError"
+        held = {item["key"]: item for item in stack.json("why", "--snapshot", str(layer.snapshot_id), "--all")}
+        keys = {key for (key,) in query(f"select distinct _source_key from {layer.table}")}
+        table = lake.table(layer.table)
+        assert table is not None
+        # Files of other tests may have come since, so the table is asked as of the snapshot.
+        rows = table.source_rows(layer.snapshot_id or 0, sorted(keys | set(held)))
+        assert {key: (item["rows_accepted"], {item["etag"]}) for key, item in held.items()} == {
+            key: (found.rows, found.etags) for key, found in rows.items()
+        }
+    for options in ([], ["--all"]):
+        assert stack.json("why", "--snapshot", "1", *options, code=2)["error"] == "UsageError"
 
 
 def _state(ledger: Ledger, key: str, etag: str) -> FileState | None:

@@ -1,8 +1,7 @@
-"""Every command of the README works as it stands there."""
+"""Every command of the README's blocks works as it stands there; see tests/sluice/test_docs.py for its text."""
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -13,17 +12,11 @@ import pytest
 from contracts.settings import PROJECT
 from tests.chain.conftest import MakeMonth
 from tests.conftest import Stack
+from tests.documents import shell_lines
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
-README = (PROJECT / "README.md").read_text("utf-8")
-LINES = [
-    line.partition("  #")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
-INLINE = re.findall(r"`((?:make|spark-submit|sluice) [^`]+)`", README)
+LINES = shell_lines(PROJECT / "README.md")
 # `make test` is what runs this test, and `sluice down` is what ends the stack that these tests share: its fixture runs
 # it, and checks that nothing is left running.
 ELSEWHERE = {"make test", "sluice down"}
@@ -53,15 +46,6 @@ def test_commands_of_the_readme_work_one_after_another(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "Traceback" not in done.stdout + done.stderr
-
-
-def test_commands_in_the_readmes_text_exist(stack: Stack) -> None:
-    for command in INLINE:
-        words = shlex.split(command)
-        if words[0] == "sluice" and words[1:]:
-            assert stack.run(words[1], "--help").returncode == 0, command
-        elif words[0] == "spark-submit":
-            assert (PROJECT / words[1]).is_file(), command
 
 
 def test_job_by_hand_says_what_it_takes(stack: Stack) -> None:

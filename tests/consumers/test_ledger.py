@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -332,6 +332,78 @@ def test_files_that_a_snapshot_wrote_are_told_even_after_a_later_commit_replaced
     ]
     assert [(s.key, s.rows_accepted) for s in ledger.commit_sources(6)] == [(KEY, 3)]
     assert ledger.commit_sources(99) == []
+
+
+B = "nyc_yellow/b.parquet"
+
+
+def commit(ledger: Ledger, number: int, *sources: SourceResult, layer: Layer = Layer.SILVER, **fields: object) -> None:
+    """The `number`th commit to a layer's table; the snapshot's id is a hundred times that."""
+    made = marker(*sources, layer=layer, batch_id=f"{layer}{number}", snapshot=number * 100)
+    ledger.record_marker(made.model_copy(update={"sequence_number": number, **fields}))
+
+
+def files_in(ledger: Ledger, snapshot_id: int) -> dict[str, tuple[str, int]]:
+    """Key -> etag and rows of what the ledger tells of a snapshot."""
+    found = ledger.files_in(snapshot_id)
+    assert found is not None
+    assert [item.key for item in found] == sorted(item.key for item in found)
+    return {item.key: (item.etag, item.rows_accepted) for item in found}
+
+
+def test_snapshot_holds_the_newest_content_of_each_file_up_to_it(ledger: Ledger) -> None:
+    commit(ledger, 1, accepted(), accepted(key=B))
+    commit(ledger, 2, accepted(etag="b2", rows=5, rejected=0))
+    commit(ledger, 3, accepted(key="nyc_yellow/c.parquet"))
+    assert files_in(ledger, 100) == {KEY: ("a1", 8), B: ("a1", 8)}
+    assert files_in(ledger, 200) == {KEY: ("b2", 5), B: ("a1", 8)}
+    assert files_in(ledger, 300) == {KEY: ("b2", 5), B: ("a1", 8), "nyc_yellow/c.parquet": ("a1", 8)}
+    assert {item.key: item.snapshot_id for item in ledger.files_in(200) or ()} == {KEY: 200, B: 100}
+
+
+def test_snapshot_holds_no_file_that_was_taken_back_or_rejected_whole_until_it_is_put_back(ledger: Ledger) -> None:
+    commit(ledger, 1, accepted(), accepted(key=B))
+    taken_back = accepted(rows=0, rejected=0).model_copy(update={"deleted": True})
+    commit(ledger, 2, taken_back, accepted(key=B, etag="b2", rows=4, rejected=4))
+    commit(ledger, 3, accepted())
+    assert files_in(ledger, 200) == {}
+    assert files_in(ledger, 300) == {KEY: ("a1", 8)}
+
+
+def test_refused_content_leaves_the_snapshot_the_rows_of_the_one_before(ledger: Ledger) -> None:
+    commit(ledger, 1, accepted())
+    refused = accepted(etag="b2", rows=0, rejected=0).model_copy(update={"refused": Reason.NOT_PARQUET})
+    commit(ledger, 2, refused, accepted(key=B))
+    assert files_in(ledger, 200) == {KEY: ("a1", 8), B: ("a1", 8)}
+
+
+def test_snapshot_of_one_table_holds_nothing_of_another(ledger: Ledger) -> None:
+    commit(ledger, 1, accepted())
+    commit(ledger, 2, accepted(rows=8, rejected=0), layer=Layer.GOLD)
+    assert [item.table_name for item in ledger.files_in(100) or ()] == ["silver.nyc_yellow"]
+    assert [item.table_name for item in ledger.files_in(200) or ()] == ["gold.nyc_yellow_features"]
+
+
+def test_order_of_commits_is_that_of_the_table_whatever_clocks_and_markers_say(ledger: Ledger) -> None:
+    # The second marker came first; the third commit's clock was behind; the fourth shares its time.
+    commit(ledger, 2, accepted(etag="b2", rows=5, rejected=0))
+    commit(ledger, 1, accepted())
+    commit(ledger, 3, accepted(etag="c3", rows=6, rejected=0), committed_at=NOON)
+    commit(ledger, 4, accepted(etag="d4", rows=7, rejected=0), committed_at=NOON)
+    assert [files_in(ledger, number * 100)[KEY][0] for number in (1, 2, 3, 4)] == ["a1", "b2", "c3", "d4"]
+
+
+def test_commits_of_before_the_ledger_kept_their_numbers_come_first_by_their_time(ledger: Ledger) -> None:
+    commit(ledger, 5, accepted(etag="b2"), sequence_number=0, committed_at=NOON + timedelta(hours=1))
+    commit(ledger, 4, accepted(etag="a1"), sequence_number=0, committed_at=NOON)
+    commit(ledger, 6, accepted(key=B), committed_at=NOON)
+    assert [files_in(ledger, snapshot)[KEY][0] for snapshot in (400, 500, 600)] == ["a1", "b2", "b2"]
+
+
+def test_unknown_snapshot_is_told_from_one_that_holds_no_file(ledger: Ledger) -> None:
+    commit(ledger, 1, accepted(rows=3, rejected=3))
+    assert ledger.files_in(100) == []
+    assert ledger.files_in(99) is None
 
 
 def test_dead_letter_is_open_until_it_is_settled_and_stays_as_it_was_settled_first(ledger: Ledger) -> None:

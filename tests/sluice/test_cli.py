@@ -75,6 +75,12 @@ def test_command_that_needs_a_stack_says_how_to_start_it(run: Callable[..., obje
     assert "sluice up" in shown.output  # type: ignore[attr-defined]
 
 
+def test_all_files_are_asked_for_of_a_snapshot(run: Callable[..., object]) -> None:
+    shown = run("why", "--all", "bronze/x")
+    assert shown.exit_code == 2  # type: ignore[attr-defined]
+    assert "--all goes with --snapshot" in shown.output  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

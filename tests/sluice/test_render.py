@@ -13,7 +13,7 @@ from consumers.reconcile import Finding, counts
 from consumers.reconciler import Report
 from contracts.errors import BadEvent
 from contracts.states import FileState, Hop, Layer
-from contracts.story import LayerResult, Passage
+from contracts.story import CommitSource, LayerResult, Passage
 from sluice import render
 from sluice.letters import Outcome, Shown
 from tests.consumers.samples import NOON, message
@@ -63,6 +63,35 @@ def test_story_of_a_file_that_waits_tells_what_for(screen: io.StringIO) -> None:
     waits = make_story(state=FileState.RUNNING).model_copy(update={"detail": "waiting for 2 of 5 files: b, c"})
     render.story(waits)
     assert "state running\nwaiting for 2 of 5 files: b, c\n" in screen.getvalue()
+
+
+def held(key: str, rows: int) -> CommitSource:
+    return CommitSource(
+        snapshot_id=SNAPSHOT,
+        table_name="gold.nyc_yellow_features",
+        batch_id="b1",
+        run_id=None,
+        committed_at=NOON,
+        bucket="bronze",
+        key=key,
+        etag="e1",
+        rows_in=rows,
+        rows_accepted=rows,
+        rows_rejected=0,
+    )
+
+
+def test_files_of_a_snapshot_are_shown_with_their_rows_and_the_snapshot_that_wrote_them(screen: io.StringIO) -> None:
+    render.held(SNAPSHOT + 1, [held("nyc_yellow/[a].parquet", 2_898_365), held("nyc_yellow/b.parquet", 1)])
+    first, rows, _, *files = screen.getvalue().splitlines()
+    assert first == f"gold.nyc_yellow_features at snapshot {SNAPSHOT + 1}"
+    assert rows == "2,898,366 rows of 2 file(s)"
+    assert files[0].split() == ["2,898,365", str(SNAPSHOT), "bronze/nyc_yellow/[a].parquet"]
+
+
+def test_snapshot_that_holds_no_file_is_shown_so(screen: io.StringIO) -> None:
+    render.held(SNAPSHOT, [])
+    assert screen.getvalue().splitlines() == [f"snapshot {SNAPSHOT}", "0 rows of 0 file(s)"]
 
 
 def test_headings_break_between_their_words_before_values_do(screen: io.StringIO) -> None:

@@ -238,6 +238,7 @@ def test_work_for_a_version_that_silver_no_longer_holds_leaves_gold_alone(
     run_gold(lake, store, contract, gold_batch(to_gold(new, marker)))
     late = run_gold(lake, store, contract, gold_batch(stale))
     assert (late.snapshot_id, late.sources[0].refused) == (None, Reason.SUPERSEDED)
+    assert (late.sequence_number, marker.sequence_number) == (0, 2)
     assert count_by_key(lake, "gold.nyc_yellow_features") == {"nyc_yellow/late.parquet": 1}
 
 

@@ -1,0 +1,99 @@
+"""Every command of docs/operations.md works, with what it names put in place of the names that the page made up."""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from consumers.broker import Producer
+from consumers.ledger import Ledger
+from consumers.topics import BRONZE_EVENTS
+from contracts.settings import PROJECT
+from contracts.states import FileState, Reason
+from sluice.files import wait_for_end
+from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth
+from tests.chain.test_exactly_once import wait_until
+from tests.conftest import Stack
+from tests.documents import resolve, shell_lines, sluice_commands
+
+PAGE = PROJECT / "docs" / "operations.md"
+COMMANDS = sluice_commands(PAGE)
+MADE_UP = {
+    "bronze/nyc_yellow/a.parquet": "file",
+    "bronze/<key>": "file",
+    "2026-01-01": "before",
+    "2fd4751e5eb5": "batch",
+    "3862954202917998577": "snapshot",
+    "17": "letter",
+}
+"""A word of the page -> what stands for it among the things that the test made."""
+AS_IT_STANDS = {
+    "nyc_yellow",
+    "silver",
+    "unknown_dataset",
+    "select _reason, count(*) from silver.nyc_yellow_rejects group by all",
+}
+ONLY_HELP = {"sluice why", "sluice replay", "sluice down"}
+"""Not run: the first two are named without a file, and the last would end the stack that the tests share."""
+
+
+@pytest.fixture(scope="module")
+def made(stack: Stack, put: Drop, month: MakeMonth) -> dict[str, str]:
+    """A file in gold with its batch and snapshot, and dead letters: one of an unknown dataset, one that is no event."""
+    name = uuid.uuid4().hex[:10]
+    before = datetime.now(UTC)
+    story = put(f"nyc_yellow/{name}/a_2025-01.parquet", month(60, seed=43))
+    assert story.state is FileState.DONE
+    assert put(f"{name}/a.parquet", b"of a dataset that nobody knows").reason is Reason.UNKNOWN_DATASET
+    snapshot = str(story.layers[0].snapshot_id)
+    (source,) = stack.json("why", "--snapshot", snapshot)
+    return {
+        "file": f"bronze/{story.key}",
+        "before": before.strftime("%Y-%m-%dT%H:%M:%S"),
+        "batch": source["batch_id"],
+        "snapshot": snapshot,
+        "letter": _dead_letter(stack, f"bronze/{name}"),
+    }
+
+
+def _dead_letter(stack: Stack, key: str) -> str:
+    """The id of a new dead letter: a message of that key which is no event."""
+    producer = Producer(stack.settings.kafka_bootstrap)
+    producer.send(BRONZE_EVENTS, key, b"no event")
+    producer.flush()
+    producer.close()
+
+    def found() -> list[dict[str, Any]]:
+        return [letter for letter in stack.json("dlq", "list", "--reason", "bad_event") if letter["key"] == key]
+
+    wait_until(lambda: bool(found()), f"a dead letter of {key}")
+    return str(found()[0]["id"])
+
+
+def test_page_holds_only_commands_that_these_tests_know() -> None:
+    assert COMMANDS
+    assert [line for line in shell_lines(PAGE) if not line.startswith("sluice ")] == []
+    for command in COMMANDS:
+        _, words = resolve(command)
+        unknown = {word for word in words if not word.startswith("-")} - set(MADE_UP) - AS_IT_STANDS
+        assert unknown == set(), f"{command}: say in this file what stands for them"
+    held = {word for command in COMMANDS for word in shlex.split(command)}
+    assert set(MADE_UP) | AS_IT_STANDS <= held, "the page does not hold these any more"
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_the_page_works(stack: Stack, ledger: Ledger, made: dict[str, str], command: str) -> None:
+    words = [made[MADE_UP[word]] if word in MADE_UP else word for word in shlex.split(command)[1:]]
+    done = stack.run(*words, *(["--help"] if command in ONLY_HELP else []))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    # What it set going ends well, before the next command and the next test.
+    key = made["file"].removeprefix("bronze/")
+    story = wait_for_end(lambda: ledger.story("bronze", key), made["file"], 0, WAIT_SECONDS)
+    assert story.state is FileState.DONE
