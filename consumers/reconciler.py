@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 
 from pydantic import BaseModel, ConfigDict
@@ -83,6 +84,8 @@ class _Pass:
     ledger: Ledger
     store: Store
     producer: Producer
+    oldest_unread: Callable[[str, str], datetime | None]
+    """By consumer group and topic."""
     batches_since: BatchesSince
     full: bool
     repair: bool
@@ -106,8 +109,18 @@ def reconcile(settings: Settings, batches_since: BatchesSince, full: bool = Fals
     try:
         with open_ledger(settings) as ledger:
             contracts = tuple(load_contracts(settings.contracts_dir).values())
-            store = store_for(settings, "consumers")
-            one = _Pass(settings, contracts, ledger, store, producer, batches_since, full, repair, datetime.now(UTC))
+            one = _Pass(
+                settings,
+                contracts,
+                ledger,
+                store_for(settings, "consumers"),
+                producer,
+                partial(oldest_unread, settings.kafka_bootstrap),
+                batches_since,
+                full,
+                repair,
+                datetime.now(UTC),
+            )
             sets = {each.dataset: each.completeness for each in contracts if each.completeness is not None}
             _bucket(one)
             _standing(one, in_sets=sets)
@@ -126,7 +139,7 @@ def _bucket(one: _Pass) -> None:
     after = "" if one.full else one.ledger.reconciled_to(BRONZE)
     while True:
         # Both moments before the listing: what comes while it is read is not missing from the ledger.
-        before = settled(datetime.now(UTC), oldest_unread(one.settings.kafka_bootstrap, ROUTER_GROUP, BRONZE_EVENTS))
+        before = settled(datetime.now(UTC), one.oldest_unread(ROUTER_GROUP, BRONZE_EVENTS))
         objects = tuple(islice(one.store.list(BRONZE, after=after), PIECE))
         until = objects[-1].key if len(objects) == PIECE else None
         one.objects += len(objects)
@@ -160,7 +173,7 @@ def _send_events(one: _Pass, events: list[BucketEvent]) -> None:
 def _standing(one: _Pass, in_sets: Iterable[str]) -> None:
     """Files that wait for a stage while no batch holds them: their work is sent once more."""
     for layer in Layer:
-        done = settled(one.now, oldest_unread(one.settings.kafka_bootstrap, LISTENER_GROUPS[layer], WORK_TOPICS[layer]))
+        done = settled(one.now, one.oldest_unread(LISTENER_GROUPS[layer], WORK_TOPICS[layer]))
         works: list[Work] = one.ledger.not_taken(layer, min(done, one.now - STANDS_STILL), MOST_REPAIRS, in_sets)
         one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in works]
         if one.repair and works:

@@ -14,7 +14,9 @@ from consumers.reconcile import Finding
 from consumers.reconciler import reconcile
 from contracts.errors import UsageError
 from contracts.states import FileState, Reason
+from ingest.store import store_for
 from sluice.files import wait_for_end
+from spark_jobs.lake import open_lake
 from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
 from tests.chain.test_drop_to_gold import _assert_accounted
 from tests.chain.test_exactly_once import wait_until
@@ -99,7 +101,8 @@ def test_time_limit_ends_the_wait_as_the_contract_says(
     sentence = "waiting for 1 of 2 files: b_2025-01.parquet (has not arrived)"
     wait_until(lambda: waits_for(ledger, key, sentence), "a waits for b")
     write_variant(tmp_path, IN_SETS, "completeness", {"timeLimit": "PT0.001S", "onTimeLimit": then})
-    report = reconcile(stack.settings.model_copy(update={"contracts_dir": tmp_path}))
+    lake = open_lake(stack.settings, store_for(stack.settings, "spark"))
+    report = reconcile(stack.settings.model_copy(update={"contracts_dir": tmp_path}), lake.batches_since)
     assert (Finding.SET_INCOMPLETE, f"bronze/{folder}") in report.named
     story = wait_for_end(lambda: ledger.story("bronze", key), key, 0, WAIT_SECONDS)
     if then == "release":

@@ -41,9 +41,19 @@ def line(ledger: Ledger, contracts: Path) -> Line:
 
 def reconcile(line: Line, contracts: Path, now: datetime | None = None, repair: bool = True) -> list[tuple[Any, str]]:
     """What a pass over the sets finds and does."""
+    known = load_contracts(contracts)
+    others: dict[str, Any] = {"settings": None, "store": None, "batches_since": None, "oldest_unread": lambda *_: None}
     fake: Any = line
-    one = reconciler._Pass(line.ledger, fake, fake, repair, now or datetime.now(UTC))
-    rules = {name: own.completeness for name, own in load_contracts(contracts).items() if own.completeness}
+    one = reconciler._Pass(
+        contracts=tuple(known.values()),
+        ledger=line.ledger,
+        producer=fake,
+        full=True,
+        repair=repair,
+        now=now or datetime.now(UTC),
+        **others,
+    )
+    rules = {name: own.completeness for name, own in known.items() if own.completeness}
     reconciler._standing(one, rules)
     reconciler._sets(one, rules)
     return one.findings
