@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,34 +117,27 @@ def start(machine: Machine) -> None:
     Router(lambda: fake, fake, fake, fake, WatchedContracts(DATASETS), threading.Event()).step(fake)
 
 
-def test_router_killed_between_any_two_steps_loses_nothing_and_moves_no_offset_too_early(ledger_url: str) -> None:
+def test_router_killed_between_any_two_steps_loses_nothing_and_moves_no_offset_too_early(
+    emptied: Callable[[], Ledger],
+) -> None:
     kills = 0
-    with Ledger(ledger_url) as ledger:
-        for kill_at in itertools.count(1):
-            assert kill_at < MOST_STEPS
-            ledger._run(_empty)
-            machine = Machine(ledger, kill_at)
-            try:
-                start(machine)
-            except Killed:
-                kills += 1
-                start(machine)
-            assert machine.committed == {(TOPIC, 0): 3, (SILVER, 0): 1} or machine.steps < kill_at
-            good, lost = ledger.story("bronze", GOOD), ledger.story("bronze", LOST)
-            assert good is not None
-            assert lost is not None
-            assert (good.state, lost.reason) == (FileState.RECEIVED, Reason.UNKNOWN_DATASET)
-            assert sorted(passage.hop for passage in good.timeline) == ["event", "put", "routed"]
-            assert (machine.work(Layer.SILVER), machine.dead() >= 2) == ({GOOD}, True)
-            assert machine.work(Layer.GOLD) == {"nyc_yellow/old.parquet"}
-            if machine.steps < kill_at:
-                break
+    for kill_at in itertools.count(1):
+        assert kill_at < MOST_STEPS
+        ledger = emptied()
+        machine = Machine(ledger, kill_at)
+        try:
+            start(machine)
+        except Killed:
+            kills += 1
+            start(machine)
+        assert machine.committed == {(TOPIC, 0): 3, (SILVER, 0): 1} or machine.steps < kill_at
+        good, lost = ledger.story("bronze", GOOD), ledger.story("bronze", LOST)
+        assert good is not None
+        assert lost is not None
+        assert (good.state, lost.reason) == (FileState.RECEIVED, Reason.UNKNOWN_DATASET)
+        assert sorted(passage.hop for passage in good.timeline) == ["event", "put", "routed"]
+        assert (machine.work(Layer.SILVER), machine.dead() >= 2) == ({GOOD}, True)
+        assert machine.work(Layer.GOLD) == {"nyc_yellow/old.parquet"}
+        if machine.steps < kill_at:
+            break
     assert kills >= 10
-
-
-def _empty(connection: Any) -> None:
-    tables = "files, results, commits, commit_sources, batch_items, batches"
-    connection.execute(f"TRUNCATE {', '.join(f'ledger.{name.strip()}' for name in tables.split(','))}")
-    connection.execute("ALTER TABLE ledger.history DISABLE TRIGGER append_only")
-    connection.execute("TRUNCATE ledger.history")
-    connection.execute("ALTER TABLE ledger.history ENABLE TRIGGER append_only")
