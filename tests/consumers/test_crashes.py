@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,28 +118,29 @@ def start(machine: Machine) -> None:
     Router(lambda: fake, fake, fake, fake, WatchedContracts(DATASETS), threading.Event()).step(fake)
 
 
-def test_router_killed_between_any_two_steps_loses_nothing_and_moves_no_offset_too_early(ledger_url: str) -> None:
+def test_router_killed_between_any_two_steps_loses_nothing_and_moves_no_offset_too_early(
+    emptied: Callable[[], Ledger],
+) -> None:
     kills = 0
-    with Ledger(ledger_url) as ledger:
-        for kill_at in itertools.count(1):
-            assert kill_at < MOST_STEPS
-            ledger._run(_empty)
-            machine = Machine(ledger, kill_at)
-            try:
-                start(machine)
-            except Killed:
-                kills += 1
-                start(machine)
-            assert machine.committed == {(TOPIC, 0): 3, (SILVER, 0): 1} or machine.steps < kill_at
-            good, lost = ledger.story("bronze", GOOD), ledger.story("bronze", LOST)
-            assert good is not None
-            assert lost is not None
-            assert (good.state, lost.reason) == (FileState.RECEIVED, Reason.UNKNOWN_DATASET)
-            assert sorted(passage.hop for passage in good.timeline) == ["event", "put", "routed"]
-            assert (machine.work(Layer.SILVER), machine.dead() >= 2) == ({GOOD}, True)
-            assert machine.work(Layer.GOLD) == {"nyc_yellow/old.parquet"}
-            if machine.steps < kill_at:
-                break
+    for kill_at in itertools.count(1):
+        assert kill_at < MOST_STEPS
+        ledger = emptied()
+        machine = Machine(ledger, kill_at)
+        try:
+            start(machine)
+        except Killed:
+            kills += 1
+            start(machine)
+        assert machine.committed == {(TOPIC, 0): 3, (SILVER, 0): 1} or machine.steps < kill_at
+        good, lost = ledger.story("bronze", GOOD), ledger.story("bronze", LOST)
+        assert good is not None
+        assert lost is not None
+        assert (good.state, lost.reason) == (FileState.RECEIVED, Reason.UNKNOWN_DATASET)
+        assert sorted(passage.hop for passage in good.timeline) == ["event", "put", "routed"]
+        assert (machine.work(Layer.SILVER), machine.dead() >= 2) == ({GOOD}, True)
+        assert machine.work(Layer.GOLD) == {"nyc_yellow/old.parquet"}
+        if machine.steps < kill_at:
+            break
     assert kills >= 10
 
 
@@ -194,45 +195,36 @@ class KilledLine(Line):
 
 @pytest.mark.parametrize("last", ["manifest", "marker", "both"])
 def test_router_killed_between_any_two_steps_hands_a_complete_set_on(
-    ledger_url: str, tmp_path: Path, last: str
+    emptied: Callable[[], Ledger], tmp_path: Path, last: str
 ) -> None:
     contracts = write_contract(tmp_path)
-    with Ledger(ledger_url) as ledger:
-        for kill_at in itertools.count(1):
-            assert kill_at < MOST_STEPS
-            ledger._run(_empty)
-            whole = Line(ledger, contracts)
-            whole.drop("a", "b")
-            whole.run(Layer.SILVER, "a")
-            marker_b = whole.run(Layer.SILVER, "b", tell=last == "manifest")
-            manifest = whole.event("manifest.json", listing(a=10, b=10))
-            if last == "marker":
-                whole.tell(manifest)
-            events = {"manifest": [manifest], "marker": [marker_b], "both": [marker_b, manifest]}[last]
-            line = KilledLine(ledger, contracts)
-            line.objects, line.kill_at = whole.objects, kill_at
-            try:
-                line.tell(*events)
-            except Killed:
-                line.tell(*events, router=line.start(contracts))
-            assert line.moved
-            assert set(line.in_gold()) == {"a", "b"}
-            stories = [line.story(name) for name in ("a.parquet", "b.parquet", "manifest.json")]
-            assert [(story.state, story.detail) for story in stories] == [
-                (FileState.RUNNING, None),
-                (FileState.RUNNING, None),
-                (FileState.DONE, None),
-            ]
-            told = [passage.hop for passage in stories[0].timeline if passage.hop in (Hop.HELD, Hop.RELEASED)]
-            assert told == [Hop.HELD, Hop.RELEASED]
-            if line.steps < kill_at:
-                break
+    for kill_at in itertools.count(1):
+        assert kill_at < MOST_STEPS
+        ledger = emptied()
+        whole = Line(ledger, contracts)
+        whole.drop("a", "b")
+        whole.run(Layer.SILVER, "a")
+        marker_b = whole.run(Layer.SILVER, "b", tell=last == "manifest")
+        manifest = whole.event("manifest.json", listing(a=10, b=10))
+        if last == "marker":
+            whole.tell(manifest)
+        events = {"manifest": [manifest], "marker": [marker_b], "both": [marker_b, manifest]}[last]
+        line = KilledLine(ledger, contracts)
+        line.objects, line.kill_at = whole.objects, kill_at
+        try:
+            line.tell(*events)
+        except Killed:
+            line.tell(*events, router=line.start(contracts))
+        assert line.moved
+        assert set(line.in_gold()) == {"a", "b"}
+        stories = [line.story(name) for name in ("a.parquet", "b.parquet", "manifest.json")]
+        assert [(story.state, story.detail) for story in stories] == [
+            (FileState.RUNNING, None),
+            (FileState.RUNNING, None),
+            (FileState.DONE, None),
+        ]
+        told = [passage.hop for passage in stories[0].timeline if passage.hop in (Hop.HELD, Hop.RELEASED)]
+        assert told == [Hop.HELD, Hop.RELEASED]
+        if line.steps < kill_at:
+            break
     assert kill_at > 10
-
-
-def _empty(connection: Any) -> None:
-    tables = "files, results, commits, commit_sources, batch_items, batches, manifest_files, manifests"
-    connection.execute(f"TRUNCATE {', '.join(f'ledger.{name.strip()}' for name in tables.split(','))}")
-    connection.execute("ALTER TABLE ledger.history DISABLE TRIGGER append_only")
-    connection.execute("TRUNCATE ledger.history")
-    connection.execute("ALTER TABLE ledger.history ENABLE TRIGGER append_only")

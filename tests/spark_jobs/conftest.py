@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -144,18 +146,27 @@ class MemoryFiles:
         return bytes(self._files.newInputFile(f"s3://{bucket}/{key}").newStream().readAllBytes())
 
 
+def catalog_of(spark: SparkSession) -> Any:
+    """Iceberg's in-memory catalog, in the JVM."""
+    return spark._jsparkSession.sessionState().catalogManager().catalog("lake").icebergCatalog()
+
+
+def table_id(spark: SparkSession, name: str) -> Any:
+    """A table's name as the catalog takes it."""
+    return spark._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(name)
+
+
+def locate(spark: SparkSession, name: str) -> str | None:
+    """Where a table's newest metadata file is; None when there is no such table."""
+    catalog, table = catalog_of(spark), table_id(spark, name)
+    if not catalog.tableExists(table):
+        return None
+    return str(catalog.loadTable(table).operations().current().metadataFileLocation())
+
+
 def metadata_of(spark: SparkSession) -> Lake:
     """The tables' metadata, found by way of the session's in-memory catalog."""
-
-    def locate(name: str) -> str | None:
-        jvm = spark._jvm
-        catalog = spark._jsparkSession.sessionState().catalogManager().catalog("lake").icebergCatalog()
-        table = jvm.org.apache.iceberg.catalog.TableIdentifier.parse(name)
-        if not catalog.tableExists(table):
-            return None
-        return str(catalog.loadTable(table).operations().current().metadataFileLocation())
-
-    return Lake(locate, MemoryFiles(spark))  # type: ignore[arg-type]
+    return Lake(partial(locate, spark), MemoryFiles(spark))  # type: ignore[arg-type]
 
 
 def silver_batch(*items: WorkItem) -> Batch:

@@ -186,8 +186,9 @@ class HandOver:
             claimed = batch if len(fresh) == len(batch.items) else make_batch(batch.layer, batch.dataset, fresh)
             # 1. The ledger holds the batch: the run's task finds its files there.
             await self._call(self._ledger.claim, claimed)
-            # 2. The run exists. A crash before step 3 makes the messages come again, and the same files are
-            #    claimed anew: the jobs leave out what is committed.
+            # 2. The run exists. After a crash before step 3 the messages come again, and the same files make the same
+            #    batch and run. With newer files they make another, but not before the run has ended; its task has
+            #    then told the ledger what it took.
             new = await self._runs.create_run(claimed.dag_id, claimed.run_id, run_conf(claimed), run_note(claimed))
             # 3. The ledger knows that the run exists.
             await self._call(self._ledger.handed_over, claimed.batch_id)
