@@ -33,6 +33,11 @@ SLUICE = Path(sys.executable).with_name("sluice")
 REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on the stack come last: idle servers take time from whatever runs beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("stack") is not None)
+
+
 @dataclass(frozen=True)
 class Stack:
     """A running stack, and the program `sluice` pointed at it."""
