@@ -24,7 +24,7 @@ from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
 from ingest.store import Store
 from spark_jobs.checks import accepted_rows, rejected_rows
-from spark_jobs.lake import SOURCE_KEY, Lake, LakeTable, Snapshot
+from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, source_id
 from spark_jobs.marking import put_marker, result
 from spark_jobs.preflight import Accepted, Refused, check_deleted, check_files, check_versions
 from spark_jobs.quarantine import copy_originals
@@ -149,9 +149,9 @@ def _replace(
         chosen(clean(conformed), job.contract).select(*(name for name, _ in spec.columns))
         for conformed in scan_files(job.spark, job.contract, files)
     ]
-    keys = [*(file.item.key for file in files), *(item.key for item in gone)]
+    sources = [source_id(item.key) for item in (*(file.item for file in files), *gone)]
     rows = union(job.spark, spec, frames)
-    replace_rows(rows, spec.name, SOURCE_KEY, keys, job.batch.batch_id, tables[spec.name].current_id)
+    replace_rows(rows, spec.name, SOURCE_ID, sources, job.batch.batch_id, tables[spec.name].current_id)
 
 
 def _count(

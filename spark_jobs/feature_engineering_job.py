@@ -24,7 +24,7 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
 from ingest.store import Store
-from spark_jobs.lake import SOURCE_KEY, Lake, LakeTable, Snapshot, SourceRows
+from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, SourceRows, source_id
 from spark_jobs.marking import put_marker, result
 from spark_jobs.session import spark_errors
 from spark_jobs.tables import aggregate_spec, commits_of, ensure_tables, features_spec, replace_rows, rows_at
@@ -101,10 +101,10 @@ def _write_features(
     base: int | None,
 ) -> None:
     spec = features_spec(contract)
-    keys = [item.key for item in items]
-    rows = rows_at(spark, contract.silver.name, silver_at).where(F.col(SOURCE_KEY).isin(keys))
+    sources = [source_id(item.key) for item in items]
+    rows = rows_at(spark, contract.silver.name, silver_at).where(F.col(SOURCE_ID).isin(sources))
     frame = load_transforms(contract).features(rows).select(*(name for name, _ in spec.columns))
-    replace_rows(frame, spec.name, SOURCE_KEY, keys, batch.batch_id, base)
+    replace_rows(frame, spec.name, SOURCE_ID, sources, batch.batch_id, base)
 
 
 def _write_aggregate(
@@ -141,7 +141,8 @@ def _touched(
         return sorted(set().union(*known))
     # The metadata do not tell, so the rows have to.
     rows = [rows_at(spark, contract.features.name, snapshot) for snapshot in snapshots]
-    chosen = [frame.where(F.col(SOURCE_KEY).isin(keys)).select(contract.aggregate_by) for frame in rows]
+    sources = [source_id(key) for key in keys]
+    chosen = [frame.where(F.col(SOURCE_ID).isin(sources)).select(contract.aggregate_by) for frame in rows]
     return [row[0] for row in reduce(DataFrame.union, chosen).distinct().collect() if row[0] is not None]
 
 

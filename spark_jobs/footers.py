@@ -73,6 +73,8 @@ class Footer:
     """Columns as they are stored: each field of a nested column is one."""
     uncompressed: int
     """Bytes of all pages once they are decompressed. Runs and dictionaries count as stored, not as they are read."""
+    chunks: tuple[tuple[int, int], ...]
+    """Start and length in bytes of each column chunk that has pages."""
 
 
 def read_footer(store: RangeReader, bucket: str, key: str, size: int) -> Footer:
@@ -121,7 +123,7 @@ def _parse(end: bytes, size: int) -> Footer:
         raise DamagedParquet(
             f"The footer tells of {metadata.num_rows:,} rows, its row groups tell of {found.rows:,} in all."
         )
-    return Footer(metadata.num_rows, _columns(leaves), len(leaves), found.uncompressed)
+    return Footer(metadata.num_rows, _columns(leaves), len(leaves), found.uncompressed, tuple(found.chunks))
 
 
 class _Totals:
@@ -134,6 +136,7 @@ class _Totals:
         self._values: list[int] = []
         self.rows = 0
         self.uncompressed = 0
+        self.chunks: list[tuple[int, int]] = []
 
     def read(self, data: Compact) -> None:
         # FileMetaData: 4 row_groups, 8 encryption_algorithm (only in a footer that is not encrypted itself).
@@ -166,6 +169,8 @@ class _Totals:
             raise DamagedParquet("The footer tells of a column that lies outside of the file.")
         self._values.append(values)
         self.uncompressed += uncompressed
+        if compressed:
+            self.chunks.append((start, compressed))
 
 
 def _columns(leaves: list[pq.ColumnSchema]) -> tuple[FileColumn, ...]:

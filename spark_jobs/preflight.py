@@ -22,6 +22,7 @@ from spark_jobs.footers import (
     read_footer,
 )
 from spark_jobs.matching import Layout, Refusal, match_columns
+from spark_jobs.pages import check_pages
 
 GLOB_SIGNS = re.compile(r"([{}\[\]*?\\])")
 """What makes a pattern of a path to Hadoop."""
@@ -127,7 +128,15 @@ def _check(store: Store, contract: DatasetContract, item: WorkItem) -> Accepted 
         return _over(item, "maxFooterBytes", error.length, MAX_FOOTER_BYTES)
     except ObjectGone:
         return Refused(item, Reason.OBJECT_GONE, "The object was deleted while it was checked.")
-    return _judge(contract, item, size, footer)
+    judged = _judge(contract, item, size, footer)
+    if isinstance(judged, Accepted):
+        try:
+            check_pages(store, item.bucket, item.key, footer.chunks)
+        except DamagedParquet as error:
+            return Refused(item, Reason.UNREADABLE_DATA, str(error))
+        except ObjectGone:
+            return Refused(item, Reason.OBJECT_GONE, "The object was deleted while it was checked.")
+    return judged
 
 
 def _judge(contract: DatasetContract, item: WorkItem, size: int, footer: Footer) -> Accepted | Refused:

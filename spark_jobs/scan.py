@@ -6,22 +6,22 @@ from collections import defaultdict
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
 from contracts.errors import JobFailed, ScanFailed
 from spark_jobs.checks import PERIOD_END, PERIOD_START
 from spark_jobs.conform import conform
-from spark_jobs.lake import SOURCE_ETAG, SOURCE_KEY
+from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
 from spark_jobs.matching import Layout
 from spark_jobs.preflight import GLOB_SIGNS, Accepted
 from spark_jobs.session import spark_errors
 
-ORIGIN = (SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
+ORIGIN = (SOURCE_ID, SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
 _ESCAPED = r"\\\1"
 _PATH = "_path"
-_TYPES = ("string", "string", "timestamp_ntz", "timestamp_ntz")
+_TYPES = ("string", "string", "string", "timestamp_ntz", "timestamp_ntz")
 
 
 def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> list[DataFrame]:
@@ -87,7 +87,7 @@ def _with_origin(
 ) -> DataFrame:
     if len(files) == 1:
         origin = zip(ORIGIN, _origin(contract, files[0]), _TYPES, strict=True)
-        return raw.withColumns({name: _constant(value, kind) for name, value, kind in origin})
+        return raw.withColumns({name: F.lit(value).cast(kind) for name, value, kind in origin})
     by_uri = {f"s3://{file.item.uri}": file for file in files}
     rows = []
     for path in raw.inputFiles():
@@ -102,16 +102,7 @@ def _with_origin(
     return raw.withColumn(_PATH, F.col("_metadata.file_path")).join(names, _PATH)
 
 
-def _constant(value: str | None, kind: str) -> Column:
-    constant = F.lit(value).cast(kind)
-    if kind == "string" or value is None:
-        return constant
-    # Spark writes a number or a time into the code that it generates, and each month's code would be compiled anew
-    # (measured: 3 million rows in 12 s more). An array it hands over beside the code, as it does with strings.
-    return F.get(F.array(constant), F.spark_partition_id() * 0)
-
-
-def _origin(contract: DatasetContract, file: Accepted) -> tuple[str, str, str | None, str | None]:
+def _origin(contract: DatasetContract, file: Accepted) -> tuple[str | None, ...]:
     period = contract.period_of(file.item.key)
     bounds = (period.start.isoformat(), period.end.isoformat()) if period else (None, None)
-    return file.item.key, file.item.etag, *bounds
+    return source_id(file.item.key), file.item.key, file.item.etag, *bounds

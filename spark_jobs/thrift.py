@@ -25,6 +25,11 @@ class Compact:
         self._data = data
         self._at = 0
 
+    @property
+    def at(self) -> int:
+        """How many bytes were read."""
+        return self._at
+
     def integer(self) -> int:
         """A signed whole number of any width."""
         number = self._varint()

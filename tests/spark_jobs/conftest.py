@@ -1,102 +1,106 @@
-"""A local Spark session on an in-memory Iceberg catalog; `s3://` is a folder, shared with a store of the same shape."""
+"""A local Spark session with the jobs' own configuration, on a MinIO and a catalog in Postgres of these tests' own."""
 
 from __future__ import annotations
 
-import hashlib
+import io
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from minio import Minio
+from minio.deleteobjects import DeleteObject
 from pyspark.sql import SparkSession
 
 from contracts.dataset import DatasetContract, load_contract
-from contracts.errors import ObjectChanged
-from contracts.settings import PROJECT
+from contracts.settings import PROJECT, Settings
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, make_batch
-from ingest.store import ObjectInfo
-from spark_jobs.lake import Lake
-from spark_jobs.session import engine_conf
+from ingest.bootstrap import bootstrap_store
+from ingest.policies import BUCKETS
+from ingest.store import Store
+from sluice.postgres_server import bootstrap_databases
+from spark_jobs.lake import open_lake
+from spark_jobs.session import catalog_conf
+from tests.servers import running_minio, running_postgres, settings_in
 
-BUCKETS = {
-    "bronze": ("nyc_yellow",),
-    "silver": ("nyc_yellow", "nyc_yellow_rejects"),
-    "gold": ("nyc_yellow_features", "nyc_yellow_zone_hour"),
-}
-TABLES = [f"{bucket}.{name}" for bucket in ("silver", "gold") for name in BUCKETS[bucket]]
+TABLES = ["silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features", "gold.nyc_yellow_zone_hour"]
 TAXI = PROJECT.parent / "shared" / "data" / "taxi"
 
 
-class FolderStore:
-    """The methods of `Store` that the jobs use, on a folder a bucket."""
+class JobStore(Store):
+    """The store as the jobs have it, signed in as the Spark user, and what a test does there as administrator."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.copied: list[str] = []
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            settings.s3_endpoint,
+            settings.spark_access_key,
+            settings.spark_secret_key.get_secret_value(),
+            settings.s3_region,
+        )
+        self._root = Minio(
+            settings.s3_endpoint,
+            access_key=settings.minio_root_user,
+            secret_key=settings.minio_root_password.get_secret_value(),
+            region=settings.s3_region,
+            secure=False,
+        )
+        self.lake = open_lake(settings, self)
+        """The tables' metadata, as the jobs read them."""
 
-    def stat(self, bucket: str, key: str) -> ObjectInfo | None:
-        path = self.root / bucket / key
-        if not path.is_file():
-            return None
-        data = path.read_bytes()
-        return ObjectInfo(bucket, key, hashlib.md5(data).hexdigest(), len(data), datetime.now(UTC))  # noqa: S324
+    def drop(self, key: str, data: bytes, version: str = "1") -> WorkItem:
+        """Put a file into bronze, and give the work that its event would make."""
+        put = self._root.put_object("bronze", key, io.BytesIO(data), len(data))
+        return WorkItem(bucket="bronze", key=key, etag=put.etag or "", size=len(data), version=version)
 
-    def put_bytes(self, bucket: str, key: str, data: bytes, content_type: str = "") -> ObjectInfo:
-        path = self.root / bucket / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        info = self.stat(bucket, key)
-        assert info is not None
-        return info
+    def delete(self, key: str) -> None:
+        """Delete a file from bronze, as its owner."""
+        self._root.remove_object("bronze", key)
 
-    def get_range(self, bucket: str, key: str, offset: int, length: int) -> bytes:
-        return (self.root / bucket / key).read_bytes()[offset : offset + length]
+    def keys(self, bucket: str, prefix: str = "") -> list[str]:
+        """Keys of a bucket's objects, sorted."""
+        return sorted(found.object_name or "" for found in self._root.list_objects(bucket, prefix, recursive=True))
 
-    def copy(self, bucket: str, key: str, etag: str, to_bucket: str, to_key: str) -> None:
-        info = self.stat(bucket, key)
-        if info is None or info.etag != etag:
-            raise ObjectChanged(f"{key} changed")
-        self.put_bytes(to_bucket, to_key, (self.root / bucket / key).read_bytes())
-        self.copied.append(to_key)
+    @property
+    def copied(self) -> list[str]:
+        """What quarantine holds."""
+        return self.keys("quarantine")
+
+    def read(self, bucket: str, key: str) -> bytes:
+        """An object's content."""
+        return self._root.get_object(bucket, key).read()
+
+    def clear(self, bucket: str, prefix: str = "") -> None:
+        """Delete a bucket's objects."""
+        found = [DeleteObject(key) for key in self.keys(bucket, prefix)]
+        assert list(self._root.remove_objects(bucket, found)) == []
 
 
 @pytest.fixture(scope="session")
-def bucket_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("s3")
-    for bucket, names in BUCKETS.items():
-        for name in names:
-            (root / bucket / name).mkdir(parents=True)
-    return root
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a MinIO and a Postgres that run and are bootstrapped."""
+    settings = settings_in(tmp_path_factory.mktemp("servers"))
+    with running_minio(settings), running_postgres(settings):
+        bootstrap_store(settings)
+        bootstrap_databases(settings)
+        yield settings
 
 
 @pytest.fixture(scope="session")
-def spark(bucket_root: Path) -> Iterator[SparkSession]:
+def spark(servers: Settings) -> Iterator[SparkSession]:
     conf = {
-        **engine_conf(),
+        **catalog_conf(servers),
         "spark.ui.enabled": "false",
+        "spark.hadoop.fs.s3a.access.key": servers.spark_access_key,
+        "spark.hadoop.fs.s3a.secret.key": servers.spark_secret_key.get_secret_value(),
         # A few rows a test: the JVM's optimizing compiler would take most of the time.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.sql.shuffle.partitions": "1",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.log.level": "FATAL",
-        "spark.sql.defaultCatalog": "lake",
-        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-        "spark.sql.catalog.lake.catalog-impl": "org.apache.iceberg.inmemory.InMemoryCatalog",
-        "spark.sql.catalog.lake.io-impl": "org.apache.iceberg.hadoop.HadoopFileIO",
-        "spark.sql.catalog.lake.warehouse": "s3://silver/",
-        "spark.sql.catalog.lake.cache-enabled": "false",
-        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",
-        "spark.hadoop.fs.viewfs.overload.scheme.target.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
     }
-    for bucket, names in BUCKETS.items():
-        for name in names:
-            conf[f"spark.hadoop.fs.viewfs.mounttable.{bucket}.link./{name}"] = f"file://{bucket_root}/{bucket}/{name}"
     session = SparkSession.builder.master("local[2]").appName("sluice-tests").config(map=conf).getOrCreate()
     yield session
     session.stop()
@@ -107,22 +111,31 @@ def contract() -> DatasetContract:
     return load_contract(PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml")
 
 
-@pytest.fixture
-def store(bucket_root: Path) -> FolderStore:
-    return FolderStore(bucket_root)
+@pytest.fixture(scope="session")
+def _store(servers: Settings) -> JobStore:
+    return JobStore(servers)
 
 
 @pytest.fixture
-def lake(spark: SparkSession) -> SparkSession:
+def store(_store: JobStore) -> JobStore:
+    """The store, with no object in it."""
+    for bucket in BUCKETS:
+        _store.clear(bucket)
+    return _store
+
+
+@pytest.fixture
+def lake(spark: SparkSession, store: JobStore) -> SparkSession:
     """The session, with no table of ours in its catalog."""
     for name in TABLES:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {name.split('.')[0]}")
-        spark.sql(f"DROP TABLE IF EXISTS {name} PURGE")
+        # Their files are gone already.
+        catalog_of(spark).dropTable(table_id(spark, name), False)
     return spark
 
 
 @pytest.fixture
-def drop(store: FolderStore) -> Callable[..., WorkItem]:
+def drop(store: JobStore) -> Callable[..., WorkItem]:
     """Put a file into bronze: an Arrow table as parquet, or bytes as they are."""
 
     def put(key: str, content: pa.Table | bytes, version: str = "1") -> WorkItem:
@@ -130,24 +143,13 @@ def drop(store: FolderStore) -> Callable[..., WorkItem]:
             sink = pa.BufferOutputStream()
             pq.write_table(content, sink)
             content = sink.getvalue().to_pybytes()
-        info = store.put_bytes("bronze", key, content)
-        return WorkItem(bucket="bronze", key=key, etag=info.etag, size=info.size, version=version)
+        return store.drop(key, content, version)
 
     return put
 
 
-class MemoryFiles:
-    """The method of `Store` that reads metadata, on the files that Iceberg's in-memory catalog keeps in the JVM."""
-
-    def __init__(self, spark: SparkSession) -> None:
-        self._files = spark._jvm.org.apache.iceberg.inmemory.InMemoryFileIO()
-
-    def get_bytes(self, bucket: str, key: str, limit: int) -> bytes:
-        return bytes(self._files.newInputFile(f"s3://{bucket}/{key}").newStream().readAllBytes())
-
-
 def catalog_of(spark: SparkSession) -> Any:
-    """Iceberg's in-memory catalog, in the JVM."""
+    """Iceberg's catalog, in the JVM."""
     return spark._jsparkSession.sessionState().catalogManager().catalog("lake").icebergCatalog()
 
 
@@ -162,11 +164,6 @@ def locate(spark: SparkSession, name: str) -> str | None:
     if not catalog.tableExists(table):
         return None
     return str(catalog.loadTable(table).operations().current().metadataFileLocation())
-
-
-def metadata_of(spark: SparkSession) -> Lake:
-    """The tables' metadata, found by way of the session's in-memory catalog."""
-    return Lake(partial(locate, spark), MemoryFiles(spark))  # type: ignore[arg-type]
 
 
 def silver_batch(*items: WorkItem) -> Batch:

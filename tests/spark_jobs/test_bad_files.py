@@ -26,7 +26,7 @@ from tests.spark_jobs.bad_files import (
     repeated_trips,
     twice,
 )
-from tests.spark_jobs.conftest import FolderStore, metadata_of, silver_batch
+from tests.spark_jobs.conftest import JobStore, silver_batch
 from tests.spark_jobs.trips import TYPES, table, trip
 
 Drop = Callable[..., WorkItem]
@@ -36,7 +36,7 @@ GOOD_ROWS = 3
 
 
 @pytest.fixture
-def take(lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop) -> Take:
+def take(lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop) -> Take:
     """Take files into silver in one batch between two good ones, which must come through: `take(name -> content)`."""
 
     def run(files: Mapping[str, pa.Table | bytes]) -> dict[str, SourceResult]:
@@ -44,7 +44,7 @@ def take(lake: SparkSession, store: FolderStore, contract: DatasetContract, drop
         items = {name: drop(f"nyc_yellow/{name}.parquet", content) for name, content in files.items()}
         marker: CommitMarker = data_preprocessing_job.run(
             lake,
-            metadata_of(lake),
+            store.lake,
             store,
             contract,
             silver_batch(*good, *items.values()),  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def take(lake: SparkSession, store: FolderStore, contract: DatasetContract, drop
             assert copied is (results[item.key].refused is not None), name
             if copied:
                 original = store.get_range("bronze", item.key, 0, item.size)
-                assert store.get_range("quarantine", quarantine_key(item), 0, item.size) == original
+                assert store.read("quarantine", quarantine_key(item)) == original
         return {name: results[item.key] for name, item in items.items()}
 
     return run
@@ -137,7 +137,7 @@ def test_files_that_the_footer_gives_away_are_quarantined_each_with_its_reason(t
 
 
 def test_spark_is_not_asked_for_a_file_over_a_limit(
-    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(*_: object) -> None:
         raise AssertionError("Spark was asked")
@@ -145,7 +145,7 @@ def test_spark_is_not_asked_for_a_file_over_a_limit(
     monkeypatch.setattr(data_preprocessing_job, "scan_files", asked)
     monkeypatch.setattr(data_preprocessing_job, "find_unreadable", asked)
     items = [drop("nyc_yellow/rows.parquet", claiming_rows(True)), drop("nyc_yellow/inflating.parquet", inflating())]
-    marker = data_preprocessing_job.run(lake, metadata_of(lake), store, contract, silver_batch(*items))  # type: ignore[arg-type]
+    marker = data_preprocessing_job.run(lake, store.lake, store, contract, silver_batch(*items))  # type: ignore[arg-type]
     assert [source.refused for source in marker.sources] == [Reason.OVER_LIMIT, Reason.OVER_LIMIT]
 
 
@@ -188,7 +188,7 @@ HOSTILE = [
 
 
 def test_text_in_a_key_is_never_more_than_text(
-    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
 ) -> None:
     keys = [f"nyc_yellow/{name}.parquet" for name in HOSTILE]
     tail = ".parquet"
@@ -197,14 +197,14 @@ def test_text_in_a_key_is_never_more_than_text(
     items = [drop(key, table(*[trip()] * (number + 1))) for number, key in enumerate(keys)]
     bad = drop(keys[-1].replace("k.parquet", "b.parquet"), b"no parquet")
     pattern = drop("nyc_yellow/at [12:30].parquet", table(trip()))
-    marker = data_preprocessing_job.run(lake, metadata_of(lake), store, contract, silver_batch(*items, bad, pattern))  # type: ignore[arg-type]
+    marker = data_preprocessing_job.run(lake, store.lake, store, contract, silver_batch(*items, bad, pattern))  # type: ignore[arg-type]
     accepted = {source.key: source.rows_accepted for source in marker.sources if source.refused is None}
     assert accepted == {key: number + 1 for number, key in enumerate(keys)}
     rows = lake.table("silver.nyc_yellow").groupBy("_source_key").count().collect()
     assert {row[0]: row[1] for row in rows} == accepted
     refused = {source.key: source.refused for source in marker.sources if source.refused}
     assert refused == {bad.key: Reason.NOT_PARQUET, pattern.key: Reason.UNREADABLE_KEY}
-    assert store.get_range("quarantine", quarantine_key(bad), 0, 100) == b"no parquet"
+    assert store.read("quarantine", quarantine_key(bad)) == b"no parquet"
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_columns_of_any_name_beside_those_of_the_contract_do_no_harm(take: Take,
 
 
 def test_object_deleted_before_it_is_read_is_ignored_and_nothing_is_kept(
-    lake: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
 ) -> None:
     good, gone = drop("nyc_yellow/good.parquet", repeated_trips(2)), drop("nyc_yellow/gone.parquet", repeated_trips(2))
-    (store.root / "bronze" / gone.key).unlink()
-    marker = data_preprocessing_job.run(lake, metadata_of(lake), store, contract, silver_batch(good, gone))  # type: ignore[arg-type]
+    store.delete(gone.key)
+    marker = data_preprocessing_job.run(lake, store.lake, store, contract, silver_batch(good, gone))  # type: ignore[arg-type]
     assert {source.key: source.refused for source in marker.sources} == {good.key: None, gone.key: Reason.OBJECT_GONE}
     assert store.copied == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
@@ -17,11 +16,10 @@ from spark_jobs import data_preprocessing_job, feature_engineering_job, tables
 from spark_jobs.lake import BATCH_PROPERTY
 from tests.spark_jobs.conftest import (
     TABLES,
-    FolderStore,
+    JobStore,
     catalog_of,
     gold_batch,
     locate,
-    metadata_of,
     silver_batch,
     table_id,
 )
@@ -30,7 +28,7 @@ from tests.spark_jobs.trips import PICKUP, table, trip
 Drop = Callable[..., WorkItem]
 Job = Callable[[], CommitMarker]
 
-KINDS = ("create", "commit", "put")
+KINDS = ("create", "commit", "copy", "put")
 NEXT_DAY = {
     "tpep_pickup_datetime": PICKUP + timedelta(days=1),
     "tpep_dropoff_datetime": PICKUP + timedelta(days=1, hours=1),
@@ -45,7 +43,7 @@ class Bench:
     """The two jobs, what they make durable, and the moment at which one is killed."""
 
     def __init__(
-        self, spark: SparkSession, store: FolderStore, contract: DatasetContract, patch: pytest.MonkeyPatch
+        self, spark: SparkSession, store: JobStore, contract: DatasetContract, patch: pytest.MonkeyPatch
     ) -> None:
         self.spark = spark
         self.store = store
@@ -57,6 +55,7 @@ class Bench:
             patch.setattr(module, "replace_rows", self._killable(module.replace_rows, "commit"))
         patch.setattr(tables, "_create", self._killable(tables._create, "create"))
         patch.setattr(store, "put_bytes", self._killable(store.put_bytes, "put"))
+        patch.setattr(store, "copy", self._killable(store.copy, "copy"))
 
     def _killable(self, effect: Callable[..., Any], name: str) -> Callable[..., Any]:
         def killable(*arguments: Any, **named: Any) -> Any:
@@ -75,7 +74,7 @@ class Bench:
         return self._run(feature_engineering_job.run, batch)
 
     def _run(self, run: Callable[..., CommitMarker], batch: Batch) -> CommitMarker:
-        return run(self.spark, metadata_of(self.spark), self.store, self.contract, batch, "dag", "run")
+        return run(self.spark, self.store.lake, self.store, self.contract, batch, "dag", "run")
 
     def assert_kills_leave_no_trace(self, job: Job, kinds: Collection[str] = KINDS) -> list[str]:
         """Run the job without a kill, then killed after each of its effects; all from the lake as it is now.
@@ -107,26 +106,31 @@ class Bench:
             catalog.dropTable(table_id(self.spark, name), False)
             if location is not None:
                 catalog.registerTable(table_id(self.spark, name), location)
-        for folder in ("silver/_commits", "gold/_commits", "quarantine"):
-            shutil.rmtree(self.store.root / folder, ignore_errors=True)
+        for bucket, prefix in (("silver", "_commits/"), ("gold", "_commits/"), ("quarantine", "")):
+            self.store.clear(bucket, prefix)
 
     def _outcome(self, marker: CommitMarker) -> dict[str, Any]:
         """All that a run leaves behind, but for times and ids that each commit has of its own."""
         commits = catalog_of(self.spark).loadTable(table_id(self.spark, marker.table)).snapshots()
         own = [commit.snapshotId() for commit in commits if commit.summary()[BATCH_PROPERTY] == marker.batch_id]
         assert own == [marker.snapshot_id]
-        markers = [path.read_bytes() for path in self.store.root.glob(f"*/_commits/*/*-{marker.batch_id}.json")]
+        markers = [
+            self.store.read(bucket, key)
+            for bucket in ("silver", "gold")
+            for key in self.store.keys(bucket, "_commits/")
+            if key.endswith(f"-{marker.batch_id}.json")
+        ]
         assert [parse_marker(value) for value in markers] == [marker]
         there = [name for name in TABLES if locate(self.spark, name)]
         return {
             "rows": {name: sorted(map(str, self.spark.table(name).collect())) for name in there},
             "sources": marker.sources,
-            "quarantine": sorted(path.name for path in self.store.root.glob("quarantine/**/*") if path.is_file()),
+            "quarantine": self.store.copied,
         }
 
 
 @pytest.fixture
-def bench(lake: SparkSession, store: FolderStore, contract: DatasetContract, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(lake: SparkSession, store: JobStore, contract: DatasetContract, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(lake, store, contract, monkeypatch)
 
 
@@ -139,9 +143,9 @@ def first_files(drop: Drop) -> list[WorkItem]:
     ]
 
 
-def later_files(drop: Drop, store: FolderStore, deleted: WorkItem) -> list[WorkItem]:
+def later_files(drop: Drop, store: JobStore, deleted: WorkItem) -> list[WorkItem]:
     """A correction that leaves a day, a deletion, a new file, and one that cannot be read."""
-    (store.root / "bronze" / deleted.key).unlink()
+    store.delete(deleted.key)
     return [
         drop("nyc_yellow/corrected.parquet", table(trip(total_amount=50.0), trip(trip_distance=0.0)), "2"),
         deleted.model_copy(update={"version": "2", "deleted": True}),
@@ -157,7 +161,7 @@ def for_gold(marker: CommitMarker, items: list[WorkItem]) -> Batch:
 
 
 def test_silver_job_killed_after_any_effect_and_run_again_ends_as_without_the_kill(
-    bench: Bench, store: FolderStore, drop: Drop
+    bench: Bench, store: JobStore, drop: Drop
 ) -> None:
     first = first_files(drop)
     # Commits and objects come with the files after them, over rows of earlier versions.
@@ -166,11 +170,11 @@ def test_silver_job_killed_after_any_effect_and_run_again_ends_as_without_the_ki
     later = later_files(drop, store, first[1])
     # The copy in quarantine, then the marker.
     effects = bench.assert_kills_leave_no_trace(lambda: bench.silver(silver_batch(*later)))
-    assert effects == ["commit", "commit", "put", "put"]
+    assert effects == ["commit", "commit", "copy", "put"]
 
 
 def test_gold_job_killed_after_any_effect_and_run_again_ends_as_without_the_kill(
-    bench: Bench, store: FolderStore, drop: Drop
+    bench: Bench, store: JobStore, drop: Drop
 ) -> None:
     first = first_files(drop)
     work = for_gold(bench.silver(silver_batch(*first)), first)

@@ -19,7 +19,7 @@ from contracts.work import WorkItem
 from spark_jobs.checks import accepted_rows, rejected_rows
 from spark_jobs.preflight import check_files
 from spark_jobs.scan import scan_files
-from tests.spark_jobs.conftest import FolderStore, silver_batch
+from tests.spark_jobs.conftest import JobStore, silver_batch
 from tests.spark_jobs.trips import PICKUP, table, trip
 
 Drop = Callable[..., WorkItem]
@@ -68,7 +68,7 @@ FLOATS = {"passenger_count": pa.float64()}
 
 
 @pytest.fixture
-def split(spark: SparkSession, store: FolderStore, contract: DatasetContract, drop: Drop) -> Split:
+def split(spark: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop) -> Split:
     """Put a table into bronze, and give its accepted and rejected rows."""
     numbers = itertools.count()
 

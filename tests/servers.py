@@ -1,0 +1,111 @@
+"""Real servers for tests that need one or two and not the whole stack: free ports, data in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import tenacity
+import urllib3
+
+from contracts.settings import HOST, Settings, load_settings
+from ingest.bootstrap import notification_environment
+from sluice import postgres_server
+
+SECRETS = {
+    "minio_root_password": "root-for-tests",
+    "ingest_secret_key": "ingest-for-tests",
+    "spark_secret_key": "spark-for-tests",
+    "consumers_secret_key": "consumers-for-tests",
+    "reader_secret_key": "reader-for-tests",
+    "postgres_password": "postgres-for-tests",
+    "catalog_password": "catalog-for-tests",
+}
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        # A block of ports begins here, and it must end below 65535.
+        return min(int(probe.getsockname()[1]), 65000)
+
+
+def settings_in(home: Path) -> Settings:
+    """Settings with passwords, of servers that are not started yet."""
+    return Settings(port_base=free_port(), home=home, **SECRETS)  # type: ignore[arg-type]
+
+
+@contextmanager
+def running_minio(settings: Settings) -> Iterator[None]:
+    """A MinIO that knows the notification targets (no Kafka behind them), not bootstrapped."""
+    binary = load_settings().cache / "bin" / "minio"
+    if not binary.is_file():
+        pytest.skip(f"MinIO is not built: {binary} is missing. `make setup` builds it.")
+    environment = os.environ | {
+        "MINIO_ROOT_USER": settings.minio_root_user,
+        "MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
+        "MINIO_BROWSER": "off",
+        "MINIO_SITE_REGION": settings.s3_region,
+        **notification_environment(settings, settings.home / "queue"),
+    }
+    command = [str(binary), "server", "--quiet", "--address", settings.s3_endpoint, str(settings.home / "minio")]
+    with _process(command, settings.home / "minio.log", environment):
+        _wait_for_minio(settings.ports.minio)
+        yield
+
+
+@contextmanager
+def running_postgres(settings: Settings) -> Iterator[None]:
+    """A Postgres with an empty cluster, as a stack has it."""
+    postgres_server.prepare(settings)
+    with _process(postgres_server.argv(settings), settings.home / "postgres.log", None, postgres_server.system_user()):
+        _wait_for_postgres(settings)
+        yield
+
+
+@contextmanager
+def _process(
+    command: list[str], log: Path, environment: dict[str, str] | None, user: str | None = None
+) -> Iterator[None]:
+    groups = [] if user else None
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=out, cwd="/", user=user, group=user, extra_groups=groups
+        )
+    try:
+        yield
+    finally:
+        # For Postgres an interrupt is a fast shutdown; SIGTERM would wait for its clients.
+        process.send_signal(2)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(urllib3.exceptions.HTTPError),
+    stop=tenacity.stop_after_delay(30),
+    wait=tenacity.wait_fixed(0.1),
+)
+def _wait_for_minio(port: int) -> None:
+    http = urllib3.PoolManager(retries=False, timeout=1)
+    if http.request("GET", f"http://{HOST}:{port}/minio/health/live").status != 200:
+        raise urllib3.exceptions.HTTPError("not live yet")
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(psycopg.OperationalError),
+    stop=tenacity.stop_after_delay(30),
+    wait=tenacity.wait_fixed(0.1),
+)
+def _wait_for_postgres(settings: Settings) -> None:
+    psycopg.connect(settings.postgres_url("sluice", "postgres"), connect_timeout=2).close()
