@@ -137,7 +137,8 @@ def _published(trips: Columns, column: PublishedColumn) -> pa.Array:
         return pa.array(values / 100, type=column.type, mask=mask)
     if pa.types.is_string(column.type) and values.dtype != object:
         return pa.array(values, mask=mask).cast(column.type)
-    if values.dtype == float and not column.name.endswith(("_lon", "_lat")):
+    if values.dtype == float:
+        # Not a number stands for null, which integers do not have.
         return pa.array(values, mask=mask, from_pandas=True).cast(column.type)
     return pa.array(values, type=column.type, mask=mask)
 
