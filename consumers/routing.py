@@ -20,6 +20,7 @@ Names of which any part begins with `_` or `.` are work files to Spark and Hadoo
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +28,7 @@ from datetime import datetime
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
 from contracts.dataset import DatasetContract
 from contracts.events import BucketEvent, later
+from contracts.landing import landed_name
 from contracts.markers import PREFIX, CommitMarker
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.work import WorkItem, WorkMessage
@@ -35,7 +37,7 @@ BRONZE = "bronze"
 MAX_ITEMS = 100
 """Files of one work message: 100 keys of 1,024 bytes, six-fold when escaped, stay below Kafka's 1 MB."""
 
-_DEAD_LETTERS = frozenset({Reason.UNKNOWN_DATASET, Reason.PATH_NOT_IN_CONTRACT})
+_DEAD_LETTERS = frozenset({Reason.UNKNOWN_DATASET, Reason.PATH_NOT_IN_CONTRACT, Reason.CSV_NEEDS_LANDING})
 _BY_NAME = _DEAD_LETTERS | {Reason.DIRECTORY_MARKER, Reason.HIDDEN_NAME}
 """What `classify` ends files for: no stage has claimed them yet, so the same event can still start them."""
 
@@ -176,8 +178,19 @@ def dataset_of(key: str, contracts: Mapping[str, DatasetContract]) -> str | End:
         names = ", ".join(sorted(contracts)) or "none"
         return End(Reason.UNKNOWN_DATASET, f"The key has {found}; known datasets: {names}.")
     if not contract.accepts(key) and not contract.is_manifest(key):
+        if contract.accepts(landed_name(key)):
+            return End(Reason.CSV_NEEDS_LANDING, f"Run `{_landing_command(key, contract.dataset)}`.", contract.dataset)
         return End(Reason.PATH_NOT_IN_CONTRACT, f"Expected {parts[0]}/{contract.path}", contract.dataset)
     return contract.dataset
+
+
+def _landing_command(key: str, dataset: str) -> str:
+    """The command that puts as parquet what an object holds as CSV. The object itself is its owner's."""
+    name = key.rpartition("/")[2]
+    words = ["sluice", "drop", name, "--dataset", dataset]
+    if key != f"{dataset}/{name}":
+        words += ["--key", landed_name(key)]
+    return shlex.join(words)
 
 
 def _item(event: BucketEvent, etag: str, deleted: bool = False) -> WorkItem:

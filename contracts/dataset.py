@@ -14,7 +14,8 @@ requiredness and quality; what the standard does not know stands in its `customP
 `maxBatchFiles`    how many files one DAG run takes at most
 `limits`           what a file may hold at most, below
 `completeness`     gold waits for a set of files, below; without it each file goes to gold by itself
-`download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`
+`download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`; a `.csv` or
+                   `.csv.gz` lands as parquet
 =================  ==========================================================================
 
 `limits` are checked before Spark reads a file, from its size and its footer; one that is left out has its default:
@@ -193,6 +194,11 @@ class DatasetContract(BaseModel):
     def rejects_table(self) -> str:
         """The table of rows that silver rejected."""
         return f"{self.silver.name}_rejects"
+
+    @cached_property
+    def source_names(self) -> frozenset[str]:
+        """Names that columns of its files may have, casefolded."""
+        return frozenset(name.casefold() for column in self.silver.columns for name in (column.name, *column.synonyms))
 
     @cached_property
     def _path(self) -> re.Pattern[str]:

@@ -65,6 +65,7 @@ class Reason(StrEnum):
 
     UNKNOWN_DATASET = "unknown_dataset"
     PATH_NOT_IN_CONTRACT = "path_not_in_contract"
+    CSV_NEEDS_LANDING = "csv_needs_landing"
     DIRECTORY_MARKER = "directory_marker"
     HIDDEN_NAME = "hidden_name"
     SUPERSEDED = "superseded"
@@ -108,6 +109,9 @@ _ADVICE = {
     ),
     Reason.PATH_NOT_IN_CONTRACT: (
         "The key does not match the path pattern of its dataset's contract; rename the object."
+    ),
+    Reason.CSV_NEEDS_LANDING: (
+        "A CSV becomes parquet on its way into bronze; drop it with `sluice drop`, then delete this object."
     ),
     Reason.DIRECTORY_MARKER: "A folder marker holds no rows; nothing needs to be done.",
     Reason.HIDDEN_NAME: (

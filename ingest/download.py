@@ -10,7 +10,10 @@ from pathlib import Path
 
 from contracts.dataset import DatasetContract
 from contracts.errors import DownloadFailed, ServiceUnavailable, SetupError, UsageError
+from contracts.landing import is_csv
 from contracts.settings import Settings
+from ingest.csv_files import csv_to_parquet
+from ingest.drop import drop_key
 from ingest.fetch import Report, fetch
 from ingest.policies import BRONZE
 from ingest.store import ObjectInfo, Store
@@ -39,7 +42,8 @@ def download_month(
 
     Raises:
         UsageError: the contract names no published source, or the month is not one.
-        DownloadFailed: the month is not published, or what came is not a whole parquet file.
+        DownloadFailed: the month is not published, or what came is not a whole parquet file; where the contract names
+            a CSV, not one that names a column of the dataset.
         ServiceUnavailable: the source or the store cannot be reached, or the same month is being downloaded.
         SetupError: the downloads folder cannot be written.
     """
@@ -51,7 +55,8 @@ def download_month(
         with _alone(folder / f"{name}.lock", name):
             path = folder / f"{name}.part"
             _fetch_month(url, path, progress)
-            put = _put_unless_there(store, f"{contract.dataset}/{name}", path)
+            landed = _landed(url, path, contract) if is_csv(name) else _whole_parquet(url, path)
+            put = _put_unless_there(store, drop_key(contract, Path(name)), landed)
             _remove(path)
             return put
     except OSError as error:
@@ -80,10 +85,28 @@ def _fetch_month(url: str, path: Path, progress: Report | None) -> None:
             "months later; choose an earlier one, or check SLUICE_TLC_BASE_URL.",
             **error.context,
         ) from error
+
+
+def _whole_parquet(url: str, path: Path) -> Path:
+    """The downloaded file, if it is one that can be put."""
     if not _looks_like_parquet(path):
         size = path.stat().st_size
         _remove(path)
         raise DownloadFailed(f"What {url} gave ({size} bytes) is not a whole parquet file. Try again later.", url=url)
+    return path
+
+
+def _landed(url: str, path: Path, contract: DatasetContract) -> Path:
+    """The parquet file that a downloaded CSV becomes."""
+    landed = _landing_place(path)
+    try:
+        csv_to_parquet(path, landed, contract.source_names)
+    except UsageError as error:
+        _remove(path)
+        raise DownloadFailed(
+            f"What {url} gave is no CSV of {contract.dataset}: {error.message} Try again later.", url=url
+        ) from error
+    return landed
 
 
 def _looks_like_parquet(path: Path) -> bool:
@@ -106,9 +129,14 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def _landing_place(path: Path) -> Path:
+    return path.with_name(f"{path.name}.parquet")
+
+
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.with_name(f"{path.name}.json").unlink(missing_ok=True)
+    _landing_place(path).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
-"""Puts a local file into bronze. Nothing but the object's arrival starts the work."""
+"""Puts a local file into bronze, a CSV as parquet. Nothing but the object's arrival starts the work."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from contracts.dataset import DatasetContract, get_contract
 from contracts.errors import UsageError
+from contracts.landing import is_csv, landed_name
 from ingest.policies import BRONZE
 from ingest.store import ObjectInfo, Store
 
@@ -18,25 +20,47 @@ def drop_file(
 ) -> ObjectInfo:
     """Put a file into bronze under a key that its dataset's contract accepts.
 
-    The content is not looked at: whatever is wrong with it, the chain says so.
+    The content is not looked at: whatever is wrong with it, the chain says so. A CSV is turned into parquet first
+    (`ingest.csv_files`), so that the same CSV makes the same object.
 
     Args:
-        key: the object's key; `<dataset>/<file name>` when None.
+        key: the object's key; see `drop_key` for None.
 
     Returns:
         What the store acknowledged.
 
     Raises:
-        UsageError: there is no such file, or nobody would process an object of that key. Nothing was put.
+        UsageError: there is no such file, nobody would process an object of that key, or a CSV has no header that names
+            a column of the dataset. Nothing was put.
         UnknownDataset: no contract has that name.
         ServiceUnavailable: the store does not answer.
     """
     contract = get_contract(contracts, dataset)
     if not path.is_file():
         raise UsageError(f"There is no file {str(path)!r} to drop.")
-    chosen = key if key is not None else f"{dataset}/{path.name}"
+    chosen = key if key is not None else drop_key(contract, path)
     _check_key(chosen, contract)
-    return store.put_file(BRONZE, chosen, path)
+    if not is_csv(path.name) or contract.is_manifest(chosen):
+        return store.put_file(BRONZE, chosen, path)
+    # Imported here: pyarrow costs 0.2 s, and few files are CSV.
+    from ingest.csv_files import csv_to_parquet
+
+    try:
+        with TemporaryDirectory(prefix="sluice-") as folder:
+            landed = Path(folder) / "landed.parquet"
+            csv_to_parquet(path, landed, contract.source_names)
+            return store.put_file(BRONZE, chosen, landed)
+    except OSError as error:
+        raise UsageError(
+            f"{str(path)!r} cannot be turned into parquet ({error}). Make it readable, or free some space for "
+            "temporary files (TMPDIR names their folder)."
+        ) from error
+
+
+def drop_key(contract: DatasetContract, path: Path) -> str:
+    """The key of a file for which none is chosen: `<dataset>/<file name>`, of a CSV `<dataset>/<name>.parquet`."""
+    as_it_is = f"{contract.dataset}/{path.name}"
+    return as_it_is if contract.is_manifest(as_it_is) else landed_name(as_it_is)
 
 
 def _check_key(key: str, contract: DatasetContract) -> None:
@@ -50,7 +74,8 @@ def _check_key(key: str, contract: DatasetContract) -> None:
     if any(part.startswith(("_", ".")) for part in key.split("/")):
         raise UsageError(f"The key {key!r} has a part that begins with '_' or '.'. Choose another with --key.")
     if not contract.accepts(key) and not contract.is_manifest(key):
+        hint = " A CSV is put as parquet." if is_csv(key) else ""
         raise UsageError(
             f"The key {key!r} is none of dataset {contract.dataset}: below {contract.dataset}/ its contract expects "
-            f"names that match {contract.path}. Rename the file, or choose another key with --key."
+            f"names that match {contract.path}.{hint} Rename the file, or choose another key with --key."
         )

@@ -156,12 +156,15 @@ def doctor(as_json: Json = False) -> None:
 def drop(
     file: Annotated[Path, typer.Argument(help="The file to drop.")],
     dataset: Annotated[str, typer.Option(help="Name of its dataset, for example nyc_yellow.")],
-    key: Annotated[str | None, typer.Option(help="Object key; <dataset>/<file name> by default.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Object key; <dataset>/<file name> by default, of a CSV <dataset>/<name>.parquet."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the file has reached gold, or ended.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 600.0,
     as_json: Json = False,
 ) -> None:
-    """Put a file into bronze. Nothing else starts the work: its arrival does."""
+    """Put a file into bronze, a CSV as parquet. Nothing else starts the work: its arrival does."""
     with _told(as_json):
         from sluice import files
 

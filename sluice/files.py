@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contracts.dataset import load_contracts
+from contracts.dataset import get_contract, load_contracts
 from contracts.errors import UsageError, WaitTimedOut
 from contracts.settings import Settings
 from contracts.states import FileState
@@ -33,7 +33,7 @@ def drop(
         WaitTimedOut: the file had not ended within the limit; says where it is.
     """
     from consumers.ledger import open_ledger
-    from ingest.drop import drop_file
+    from ingest.drop import drop_file, drop_key
     from ingest.store import store_for
 
     contracts = load_contracts(settings.contracts_dir)
@@ -43,7 +43,7 @@ def drop(
         return {"bucket": put.bucket, "key": put.key, "etag": put.etag, "size": put.size, "dataset": dataset,
                 "state": FileState.RECEIVED}  # fmt: skip
     with open_ledger(settings) as ledger:
-        name = key or f"{dataset}/{file.name}"
+        name = key or drop_key(get_contract(contracts, dataset), file)
         before = ledger.story("bronze", name)
         put = drop_file(store, contracts, file, dataset, key)
         return wait_for_end(

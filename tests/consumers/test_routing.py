@@ -28,7 +28,7 @@ from consumers.routing import (
     silver_work,
 )
 from consumers.rows import FileRow, KnownFiles
-from contracts.dataset import Completeness
+from contracts.dataset import Completeness, DatasetContract
 from contracts.events import BucketEvent
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.work import WorkItem
@@ -76,7 +76,12 @@ def ends(reason: Reason) -> object:
         pytest.param("may.parquet", Reason.UNKNOWN_DATASET, True, id="no-folder"),
         pytest.param("nyc_yellow", Reason.UNKNOWN_DATASET, True, id="object-named-like-the-dataset"),
         pytest.param("NYC_Yellow/may.parquet", Reason.UNKNOWN_DATASET, True, id="other-case"),
-        pytest.param("nyc_yellow/may.csv", Reason.PATH_NOT_IN_CONTRACT, True, id="not-parquet-by-name"),
+        pytest.param("nyc_yellow/may.txt", Reason.PATH_NOT_IN_CONTRACT, True, id="not-parquet-by-name"),
+        pytest.param("nyc_yellow/may.csv", Reason.CSV_NEEDS_LANDING, True, id="csv"),
+        pytest.param("nyc_yellow/2019/may.CSV.gz", Reason.CSV_NEEDS_LANDING, True, id="csv-compressed"),
+        pytest.param("nyc_yellow/may.csv.zip", Reason.PATH_NOT_IN_CONTRACT, True, id="csv-in-an-archive"),
+        pytest.param("oders/may.csv", Reason.UNKNOWN_DATASET, True, id="csv-of-no-dataset"),
+        pytest.param("nyc_yellow/_may.csv", Reason.HIDDEN_NAME, False, id="hidden-csv"),
         pytest.param("nyc_yellow/may.parquet.tmp", Reason.PATH_NOT_IN_CONTRACT, True, id="suffix-after-parquet"),
     ],
 )
@@ -84,6 +89,40 @@ def test_key_that_no_contract_takes_ends_with_its_reason(key: str, reason: Reaso
     decision = route(put(key=key), CONTRACTS, KnownFiles())
     assert isinstance(decision, End)
     assert (decision.reason, decision.dead_letter) == (reason, dead)
+
+
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [
+        ("nyc_yellow/may.csv", "sluice drop may.csv --dataset nyc_yellow"),
+        (
+            "nyc_yellow/2019/may 1.csv.gz",
+            "sluice drop 'may 1.csv.gz' --dataset nyc_yellow --key 'nyc_yellow/2019/may 1.parquet'",
+        ),
+    ],
+)
+def test_csv_put_by_hand_is_quarantined_with_the_command_that_lands_it(key: str, command: str) -> None:
+    _, changes = plan([Arrival(put(key=key), NOON)], CONTRACTS, KnownFiles(), NOON)
+    (stored,) = changes.files.values()
+    assert (stored.state, stored.reason) == (QUARANTINED, Reason.CSV_NEEDS_LANDING)
+    assert stored.detail == f"Run `{command}`."
+    assert "delete this object" in Reason.CSV_NEEDS_LANDING.advice
+
+
+def test_csv_whose_parquet_name_the_contract_does_not_take_either_is_to_be_renamed() -> None:
+    # Made anew: a copy would keep the compiled pattern of the original.
+    strict = {"nyc_yellow": DatasetContract.model_validate(CONTRACT.model_dump() | {"path": r"trips_\d+\.parquet"})}
+    assert classify(put(key="nyc_yellow/may.csv"), strict) == ends(Reason.PATH_NOT_IN_CONTRACT)
+    assert classify(put(key="nyc_yellow/trips_5.csv"), strict) == ends(Reason.CSV_NEEDS_LANDING)
+
+
+def test_csv_seen_twice_makes_its_dead_letter_again_and_changes_nothing() -> None:
+    key = "nyc_yellow/may.csv"
+    lost = row(state=QUARANTINED, reason=Reason.CSV_NEEDS_LANDING, key=key)
+    decision = route(put(key=key), CONTRACTS, KnownFiles([lost]))
+    assert isinstance(decision, Repeat)
+    assert decision.again == ends(Reason.CSV_NEEDS_LANDING)
+    assert route(put(key=key, sequencer="11"), CONTRACTS, KnownFiles([lost])) == DROPPED
 
 
 @pytest.mark.parametrize(
