@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from contracts.dataset import DatasetContract, get_contract
+from contracts.dataset import DatasetContract
 from contracts.errors import UsageError
+from contracts.loading import get_contract
 from ingest.policies import BRONZE
 from ingest.store import ObjectInfo, Store
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.dataset import DatasetContract, load_contracts
+from contracts.dataset import DatasetContract
 from contracts.errors import UnknownDataset, UsageError
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from ingest.drop import drop_file
 from ingest.store import Store, store_for

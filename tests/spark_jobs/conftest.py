@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from contracts.dataset import DatasetContract, load_contract
+from contracts.dataset import DatasetContract
 from contracts.errors import ObjectChanged
+from contracts.loading import load_contract
 from contracts.settings import PROJECT
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, make_batch
