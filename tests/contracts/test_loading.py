@@ -9,9 +9,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.dataset import Earlier, Severity
+from contracts import loading, reading
+from contracts.dataset import Earlier, Limits, Severity
 from contracts.errors import ContractError
 from contracts.loading import load_contract, load_contracts, read_contract
+from contracts.settings import PROJECT
 from tests.contracts.variants import REFERENCE, SMALL, changed, line_of, load
 
 FARE = "        customProperties: [{property: unit, value: USD}]"
@@ -385,3 +387,12 @@ def test_any_bytes_in_a_contract_are_taken_or_told(tmp_path: Path, data: bytes, 
     (tmp_path / "any.yaml").write_bytes(text[:at] + data + text[at + cut :])
     contract, problems = read_contract(tmp_path / "any.yaml")
     assert (contract is None) == bool(problems)
+
+
+@pytest.mark.parametrize("text", ["page", "module"])
+def test_every_key_of_ours_is_explained(text: str) -> None:
+    page = (PROJECT / "docs" / "contracts.md").read_text("utf-8")
+    explained = page if text == "page" else str(loading.__doc__)
+    limits = [item.alias for item in Limits.model_fields.values()]
+    keys = {*reading.OF_DATASET, *reading.OF_SILVER, *reading.OF_RULE, *limits}
+    assert {str(key) for key in keys if f"`{key}`" not in explained} == set()
