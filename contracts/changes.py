@@ -220,11 +220,12 @@ def _rules(old: Sequence[Rule], new: Sequence[Rule]) -> Iterator[Change]:
 
 
 def _rule(where: str, old: Rule, new: Rule) -> Iterator[Change]:
-    for name in dict.fromkeys((*old.thresholds, *new.thresholds)):
-        before, after = old.thresholds.get(name), new.thresholds.get(name)
-        if before is not None and after is not None and before != after:
+    differs = old.condition.split() != new.condition.split()
+    for name in old.thresholds:
+        before, after = old.thresholds[name], new.thresholds.get(name)
+        if differs and after is not None and before != after:
             yield Change("threshold_changed", where, False, f"{_ACCEPTANCE}: {name} was {before}, it is {after} now")
-    if old.template.split() != new.template.split():
+    if differs and old.template.split() != new.template.split():
         yield Change("rule_changed", where, False, f"{_ACCEPTANCE}: another condition")
     if (old.severity, old.max_share) != (new.severity, new.max_share):
         why = (
