@@ -39,8 +39,9 @@ from consumers.reconcile import (
 )
 from consumers.routing import BRONZE, Work, work_messages
 from consumers.topics import BRONZE_EVENTS, LISTENER_GROUPS, ROUTER_GROUP, WORK_TOPICS
-from contracts.dataset import Completeness, DatasetContract, load_contracts
+from contracts.dataset import Completeness, DatasetContract
 from contracts.events import BucketEvent, notification
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from contracts.states import Layer
 from contracts.work import Batch, stage_dag_id
@@ -205,7 +206,8 @@ def _send_work(one: _Pass, layer: Layer, works: Sequence[Work]) -> None:
 
 async def _airflow(one: _Pass) -> dict[str, int]:
     since = datetime.min.replace(tzinfo=UTC) if one.full else one.now - LOOK_BACK
-    tables = [table for contract in one.contracts for table in (contract.silver.name, contract.features.name)]
+    tables = [contract.silver.name for contract in one.contracts]
+    tables += [contract.features.name for contract in one.contracts if contract.gold]
     committed = one.ledger.without_marker(
         [batch_id for table in tables for batch_id in one.batches_since(table, since)], one.now - STANDS_STILL
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import structlog
 
-from contracts.dataset import DatasetContract, load_contracts
+from contracts.dataset import DatasetContract
 from contracts.errors import ContractError
+from contracts.loading import load_contracts
 
 log = structlog.get_logger(__name__)
 

@@ -1,9 +1,5 @@
-"""Dataset contracts: Open Data Contract Standard files, read into the few models the code uses.
+"""What the router and the jobs need to know of a dataset: the models, frozen.
 
-One file in `contracts/datasets/` is one dataset. The standard's own keys say columns, types, synonyms,
-requiredness and quality; what the standard does not know stands in its `customProperties`:
-
-=================  ==========================================================================
 `path`             regular expression that a key must match in full, below `<dataset>/`
 `period`           regular expression with groups `year` and `month`, searched in the key
 `transforms`       module of `spark_jobs.transforms` with `clean`, `features`, `aggregate`
@@ -44,25 +40,51 @@ with the rows that it states. The manifest is an object of the folder, read by `
 
 A silver column may carry `optionalInFile` (a file may lack it) and `fillNull` (a value that stands for
 null), and a quality rule is `type: custom`, `engine: sparkSQL`, with a condition that a good row fulfils.
+=======
+They are read from `contracts/datasets/<dataset>.yaml` by `contracts.loading`, which tells every key. What holds between
+several columns, rules and tables is checked there too, so a contract that was loaded is one that can be kept.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
-from contracts.errors import ContractError, UnknownDataset
+from contracts.errors import ContractError
+from contracts.spark_types import parse_type
 
-# libyaml's safe loader: 0.02 s instead of 0.17 s a contract, and every task start reads them.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Value = bool | int | float | str
+
+
+class Earlier(BaseModel):
+    """What a column was called, or what type it had, in the files up to a month."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    until: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")
+    """The last month that the files are of, as `2009-12`."""
+    name: str | None = Field(default=None, min_length=1)
+    type: str | None = None
+    """Spark SQL type."""
+
+    @field_validator("type")
+    @classmethod
+    def _is_type(cls, kind: str | None) -> str | None:
+        return None if kind is None else parse_type(kind)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Earlier:
+        if self.name is None and self.type is None:
+            raise ValueError("neither `name` nor `type` is there; at least one was expected")
+        return self
 
 
 class Column(BaseModel):
@@ -70,18 +92,89 @@ class Column(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: Name
     type: str
     """Spark SQL type, for example `decimal(10,2)`."""
     required: bool = False
-    """Null rejects the row."""
+    """Null rejects the row; where a file may lack the column, only in files that have it."""
     optional_in_file: bool = False
     """A file may lack the column; its rows then hold null."""
-    fill_null: str | int | float | None = None
+    optional_with: tuple[str, ...] = ()
+    """A file may lack the column where it has all of these; its rows then hold null."""
+    derived: bool = False
+    """Made by the transformation; files are not searched for it."""
+    fill_null: Value | None = None
+    codes: Mapping[str, Value] = {}
+    """What earlier files wrote to the value that it stands for; keys are in small letters, without outer blanks."""
     synonyms: tuple[str, ...] = ()
     """Names in source files, compared without case."""
+    earlier: tuple[Earlier, ...] = ()
     unit: str = ""
     description: str = ""
+
+    @field_validator("type")
+    @classmethod
+    def _is_type(cls, kind: str) -> str:
+        return parse_type(kind)
+
+    @field_validator("fill_null", mode="before")
+    @classmethod
+    def _plain_value(cls, value: object) -> object:
+        return _plain(value)
+
+    @field_validator("codes", mode="before")
+    @classmethod
+    def _comparable(cls, codes: object) -> object:
+        if not isinstance(codes, Mapping):
+            return codes
+        made: dict[str, object] = {}
+        for text, value in codes.items():
+            if isinstance(text, bool) or not isinstance(text, str | int):
+                raise ValueError(f"YAML reads a code as {text!r}; put it into quotes")
+            key = code_key(str(text))
+            if key in made:
+                raise ValueError(f"the code {key!r} is there twice; case and outer blanks make no difference")
+            if value is None:
+                raise ValueError(f"the code {key!r} stands for nothing; leave it out, and it becomes null")
+            made[key] = _plain(value)
+        return made
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """All names that files may have for the column, in small letters: its own, synonyms and earlier ones."""
+        names = (self.name, *self.synonyms, *(item.name for item in self.earlier if item.name))
+        return tuple(dict.fromkeys(name.casefold() for name in names))
+
+    @property
+    def never_null(self) -> bool:
+        """Whether readers of the table can count on a value in each row."""
+        may_lack = self.optional_in_file or bool(self.optional_with)
+        return self.fill_null is not None or (self.required and not may_lack)
+
+
+def code_key(text: str) -> str:
+    """A code as `Column.codes` has it, whatever the case and outer blanks of what a file says."""
+    return text.strip().lower()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, date):
+        # YAML makes a day of 2020-01-31.
+        return value.isoformat()
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"a text, a number, true or false was expected, not {type(value).__name__}")
+
+
+class Severity(StrEnum):
+    """What a row that fails a rule brings about."""
+
+    REJECT = "reject"
+    """The row goes to the rejects."""
+    WARN = "warn"
+    """The row is kept, and counted."""
+    REFUSE = "refuse"
+    """The file is refused, where a larger share of its rows fails than the rule's `max_share`."""
 
 
 class Rule(BaseModel):
@@ -89,9 +182,16 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    code: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    code: Name
     condition: str
     """Spark SQL over the silver columns, and `_period_start`, `_period_end` (null when the key names no month)."""
+    template: str = ""
+    """The condition as it was written, with `${name}` where a threshold goes."""
+    thresholds: Mapping[str, int | float] = {}
+    severity: Severity = Severity.REJECT
+    max_share: float = Field(default=0, ge=0, le=1)
+    source: str = ""
+    """Where the rule or its thresholds come from: a text or an address."""
     description: str = ""
 
 
@@ -105,19 +205,39 @@ class Table(BaseModel):
     description: str = ""
 
 
+class Gold(BaseModel):
+    """The tables that are made of silver."""
+
+    model_config = ConfigDict(frozen=True)
+
+    features: Table
+    aggregate: Table
+    aggregate_by: str
+    """The column of both by whose values the aggregate is recomputed."""
+
+
 class Download(BaseModel):
     """A published source of the dataset's files."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dag: str
     """The DAG that a person triggers with year and month."""
     file: str
     """The file's name at the source, with `{year}` and `{month:02d}`."""
 
+    @field_validator("file")
+    @classmethod
+    def _has_places(cls, file: str) -> str:
+        try:
+            file.format(year=2025, month=1)
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
+            raise ValueError(f"{file!r} cannot be filled in: {{year}} and {{month:02d}} were expected") from error
+        return file
+
 
 class Limits(BaseModel):
-    """What a file may hold at most; see the module's text."""
+    """What a file may hold at most; see `contracts.loading`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
@@ -127,10 +247,12 @@ class Limits(BaseModel):
     max_inflation: int = Field(default=100, ge=1)
     """Honest taxi files have 0.8 to 1.3; no codec but for long runs of one value reaches 100."""
     max_columns: int = Field(default=1000, ge=1)
+    max_rejected_share: float = Field(default=1, ge=0, le=1)
+    """Share of rejected rows above which the file is refused as a whole."""
 
 
 class Completeness(BaseModel):
-    """Gold waits for a set of files; see the module's text."""
+    """Gold waits for a set of files; see `contracts.loading`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
@@ -163,32 +285,82 @@ class DatasetContract(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    dataset: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    version: str
+    dataset: Name
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    """Of the contract: major.minor.patch. `contracts.changes` says what makes it rise."""
+    kind: Literal["trips", "reference"] = "trips"
+    """`reference` is a small table that the gold of others reads; it has no gold of its own."""
     title: str = ""
     owner: str = ""
     path: str
     period: str | None = None
-    transforms: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    aggregate_by: str
+    strict: bool = False
+    """A file's column that no contract column names refuses the file; otherwise it is kept aside."""
+    transforms: Name | None = None
+    """Module of `spark_jobs.transforms`; only a reference may have none."""
     on_quarantine: Literal["copy", "keep"] = "copy"
     on_delete: Literal["keep", "retract"] = "keep"
     launch: Literal["connect", "submit"] = "connect"
     max_batch_files: int = Field(default=1000, ge=1)
     limits: Limits = Limits()
+    retention: int | None = Field(default=None, ge=1)
+    """Days that rows are kept at least; None: nothing is said."""
+    references: tuple[Name, ...] = ()
+    """Datasets whose silver the gold of this one reads."""
     completeness: Completeness | None = None
     download: Download | None = None
     silver: Table
-    features: Table
-    aggregate: Table
+    gold: Gold | None = None
+    """None only for a reference; `features`, `aggregate` and `aggregate_by` are its parts."""
     rules: tuple[Rule, ...] = ()
 
     @field_validator("path", "period")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         if pattern is not None:
-            re.compile(pattern)
+            try:
+                re.compile(pattern)
+            except (re.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
         return pattern
+
+    @field_validator("period")
+    @classmethod
+    def _names_month(cls, pattern: str | None) -> str | None:
+        lacking = {"year", "month"} - set(re.compile(pattern).groupindex) if pattern is not None else set()
+        if lacking:
+            names = " and ".join(sorted(lacking, reverse=True))
+            raise ValueError(f"{pattern!r} lacks the group {names}; (?P<year>...) and (?P<month>...) were expected")
+        return pattern
+
+    @property
+    def features(self) -> Table:
+        """The table of a row a silver row, with features. Raises ContractError for a reference."""
+        return self._gold.features
+
+    @property
+    def aggregate(self) -> Table:
+        """The table of a row a group of features. Raises ContractError for a reference."""
+        return self._gold.aggregate
+
+    @property
+    def aggregate_by(self) -> str:
+        """The column by whose values the aggregate is recomputed. Raises ContractError for a reference."""
+        return self._gold.aggregate_by
+
+    @property
+    def _gold(self) -> Gold:
+        if self.gold is None:
+            raise ContractError(
+                f"{self.dataset} is a reference dataset, which has no features and no aggregate. Make it of the kind "
+                f"`trips` and describe both, or leave its gold alone."
+            )
+        return self.gold
+
+    @property
+    def transform_functions(self) -> tuple[str, ...]:
+        """What the module of the transformations has to offer."""
+        return ("clean", "features", "aggregate") if self.gold else ("clean",)
 
     @property
     def rejects_table(self) -> str:
@@ -198,7 +370,7 @@ class DatasetContract(BaseModel):
     @cached_property
     def source_names(self) -> frozenset[str]:
         """Names that columns of its files may have, casefolded."""
-        return frozenset(name.casefold() for column in self.silver.columns for name in (column.name, *column.synonyms))
+        return frozenset(name for column in self.silver.columns for name in column.source_names)
 
     @cached_property
     def _path(self) -> re.Pattern[str]:
@@ -223,113 +395,5 @@ class DatasetContract(BaseModel):
             return None
         try:
             return Period(year=int(found["year"]), month=int(found["month"]))
-        except (ValidationError, ValueError):
+        except (ValidationError, ValueError, TypeError):
             return None
-
-
-def load_contract(path: Path) -> DatasetContract:
-    """Read one contract file.
-
-    Raises:
-        ContractError: not YAML, not an Open Data Contract, or our own keys are missing or wrong; names file and field.
-    """
-    # Imported here: it costs 0.2 s, and the command line reads no contract in most commands.
-    from open_data_contract_standard.model import OpenDataContractStandard
-
-    try:
-        document = OpenDataContractStandard.model_validate(
-            yaml.load(path.read_text("utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
-        )
-        return _from_standard(document)
-    except yaml.YAMLError as error:
-        raise ContractError(f"{path.name} is not YAML: {error}") from error
-    except ValidationError as error:
-        fields = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ContractError(f"{path.name} is not a valid dataset contract: {fields}") from error
-    except (KeyError, TypeError, ValueError, re.error) as error:
-        raise ContractError(f"{path.name} is not a valid dataset contract: {error}") from error
-
-
-def load_contracts(folder: Path) -> dict[str, DatasetContract]:
-    """Read every contract of a folder.
-
-    Returns:
-        Dataset name to contract.
-
-    Raises:
-        ContractError: a file is not valid, or two name the same dataset.
-    """
-    contracts: dict[str, DatasetContract] = {}
-    for path in sorted(folder.glob("*.yaml")):
-        contract = load_contract(path)
-        if contract.dataset in contracts:
-            raise ContractError(f"{path.name} names the dataset {contract.dataset}, as another contract does.")
-        contracts[contract.dataset] = contract
-    return contracts
-
-
-def get_contract(contracts: Mapping[str, DatasetContract], dataset: str) -> DatasetContract:
-    """The contract of a dataset.
-
-    Raises:
-        UnknownDataset: there is none; names those that there are.
-    """
-    if dataset not in contracts:
-        raise UnknownDataset(f"No dataset is called {dataset!r}. Known: {', '.join(sorted(contracts)) or 'none'}.")
-    return contracts[dataset]
-
-
-def _custom(node: Any) -> dict[str, Any]:
-    return {item.property: item.value for item in node.customProperties or []}
-
-
-def _from_standard(document: Any) -> DatasetContract:
-    custom = _custom(document)
-    tables = {item.name: item for item in document.schema_ or []}
-    for role in ("silver", "features", "aggregate"):
-        if role not in tables:
-            raise ValueError(f"schema has no object named {role!r}; it has {', '.join(map(repr, tables)) or 'none'}")
-    return DatasetContract(
-        dataset=document.id,
-        version=document.version,
-        title=document.name or "",
-        owner=document.team.name if document.team and document.team.name else "",
-        path=custom["path"],
-        period=custom.get("period"),
-        transforms=custom.get("transforms", document.id),
-        aggregate_by=custom["aggregateBy"],
-        on_quarantine=custom.get("onQuarantine", "copy"),
-        on_delete=custom.get("onDelete", "keep"),
-        launch=custom.get("launch", "connect"),
-        max_batch_files=custom.get("maxBatchFiles", 1000),
-        limits=custom.get("limits", {}),
-        completeness=custom.get("completeness"),
-        download=custom.get("download"),
-        silver=_table(tables["silver"]),
-        features=_table(tables["features"]),
-        aggregate=_table(tables["aggregate"]),
-        rules=tuple(
-            Rule(code=rule.name, condition=rule.implementation, description=rule.description or "")
-            for rule in tables["silver"].quality or []
-        ),
-    )
-
-
-def _table(node: Any) -> Table:
-    return Table(
-        name=node.physicalName,
-        description=node.description or "",
-        columns=tuple(
-            Column(
-                name=item.name,
-                type=item.physicalType,
-                required=bool(item.required),
-                optional_in_file=bool(_custom(item).get("optionalInFile")),
-                fill_null=_custom(item).get("fillNull"),
-                synonyms=tuple(synonym.synonym for synonym in item.synonyms or []),
-                unit=_custom(item).get("unit", ""),
-                description=item.description or "",
-            )
-            for item in node.properties or []
-        ),
-    )

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from contracts.dataset import DatasetContract, get_contract
+from contracts.dataset import DatasetContract
 from contracts.errors import UsageError
 from contracts.landing import is_csv, landed_name
+from contracts.loading import get_contract
 from ingest.policies import BRONZE
 from ingest.store import ObjectInfo, Store
 

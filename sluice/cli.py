@@ -34,8 +34,16 @@ dlq = typer.Typer(
 )
 app.add_typer(dlq, name="dlq")
 
+contract = typer.Typer(
+    help="Dataset contracts: check them, begin a new one, or see what a change of one means.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(contract, name="contract")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 QUARANTINED = 4
+WRONG = 2
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=0, help="Ids from `sluice dlq list`.")]
 OfReason = Annotated[str | None, typer.Option("--reason", help="Only of this reason, for example bad_event.")]
@@ -382,6 +390,75 @@ def _settle(
         else:
             render.outcome(word, outcome)
         raise typer.Exit(1 if outcome.left else 0)
+
+
+@contract.command("check")
+def check_contracts(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE|DATASET]...", help="All datasets when none is named.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find all that is wrong with contracts, with line and field; exit code 2 where that is anything."""
+    with _told(as_json):
+        from dataclasses import asdict
+
+        from sluice.contract_check import chosen, problems_of
+
+        paths = chosen(load_settings().contracts_dir, targets or [])
+        problems = problems_of(paths, load_settings().contracts_dir)
+        if as_json:
+            _print_json([asdict(problem) for problem in problems])
+        else:
+            render.problems(problems, len(paths))
+        raise typer.Exit(WRONG if problems else 0)
+
+
+@contract.command("new")
+def new_contract(
+    name: Annotated[str, typer.Argument(help="Of the dataset, for example orders.")],
+    title: Annotated[str, typer.Option(help="What people call it.")] = "",
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE.parquet", help="Take columns and types from this file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the first contract, transformations and test of a dataset; nothing is overwritten."""
+    with _told(as_json):
+        from sluice.scaffold import PROJECT, scaffold, write_files
+
+        made = write_files(scaffold(name, title, source), load_settings().contracts_dir, PROJECT)
+        if as_json:
+            _print_json({"files": [str(path) for path in made]})
+        else:
+            for path in made:
+                render.step(f"wrote {path}")
+            render.step(f"next: describe the columns, then `sluice contract check {name}`")
+
+
+@contract.command("diff")
+def diff_contracts(
+    old: Annotated[Path, typer.Argument(help="The contract file as it was.")],
+    new: Annotated[Path, typer.Argument(help="The contract file as it is to be.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a changed contract means for its readers; exit code 1 where it can break them."""
+    with _told(as_json):
+        from dataclasses import asdict
+
+        from contracts.changes import changes, version_problem
+        from sluice.contract_check import read
+
+        before, after = read(old), read(new)
+        found = changes(before, after)
+        problem = version_problem(before, after, found)
+        breaking = any(change.breaking for change in found)
+        if as_json:
+            listed = [asdict(change) for change in found]
+            _print_json({"compatible": not breaking, "changes": listed, "problems": [problem] if problem else []})
+        else:
+            render.changes(found, problem)
+        raise typer.Exit(1 if breaking else WRONG if problem else 0)
 
 
 @app.command()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.live import Live
 
-from contracts.dataset import DatasetContract, load_contracts
+from contracts.dataset import DatasetContract
 from contracts.errors import DownloadFailed, ServiceUnavailable, UsageError
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from contracts.story import FileStory
 from sluice import render, stack

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contracts.dataset import get_contract, load_contracts
 from contracts.errors import UsageError, WaitTimedOut
+from contracts.loading import get_contract, load_contracts
 from contracts.settings import Settings
 from contracts.states import FileState
 from contracts.story import CommitSource, FileStory

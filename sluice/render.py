@@ -22,6 +22,8 @@ from contracts.story import CommitSource, FileStory, LayerResult
 if TYPE_CHECKING:
     from consumers.reconciler import Report
     from consumers.replay import ReplayPlan
+    from contracts.changes import Change
+    from contracts.loading import Problem
 
 # A file or a pipe has no width; the 80 columns that Rich takes then would break names and passwords.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
@@ -66,6 +68,24 @@ def heading(line: str) -> None:
 def problem(message: str) -> None:
     """An error, on standard error."""
     _errors.print(Text(message, style="red"), soft_wrap=True)
+
+
+def problems(found: Sequence[Problem], files: int) -> None:
+    """What `sluice contract check` found, a line each; a line that an editor can follow stays whole."""
+    for item in found:
+        console.print(Text(str(item)), soft_wrap=True)
+    step(f"{files} contract(s) checked, {len(found) or 'no'} problem(s)")
+
+
+def changes(found: Sequence[Change], problem: str) -> None:
+    """What `sluice contract diff` found, breaking changes first."""
+    for item in sorted(found, key=lambda change: not change.breaking):
+        word = Text("breaking  ", style="red") if item.breaking else Text("compatible", style="green")
+        console.print(Text.assemble(("  ", ""), word, f" {item.kind} {item.where}: {item.why}"), soft_wrap=True)
+    if not found:
+        step("nothing that matters to a reader has changed")
+    if problem:
+        console.print(Text.assemble(("  ", ""), ("problem   ", "red"), f" {problem}"), soft_wrap=True)
 
 
 def status(found: Any) -> None:

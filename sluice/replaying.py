@@ -12,8 +12,8 @@ from consumers.replay import ReplayPlan, plan_replay
 from consumers.routing import silver_work
 from consumers.rows import FileRow
 from consumers.topics import WORK_TOPICS
-from contracts.dataset import get_contract, load_contracts
 from contracts.errors import UsageError
+from contracts.loading import get_contract, load_contracts
 from contracts.settings import Settings
 from contracts.states import Layer
 from sluice.files import parse_uri, utc

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from contracts.dataset import DatasetContract, get_contract, load_contracts
+from contracts.dataset import DatasetContract
 from contracts.errors import Permanent, Retryable, UsageError
+from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
 from contracts.settings import Settings, load_settings
 from contracts.states import Layer

@@ -21,7 +21,7 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import DataScan
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
-from pyiceberg.types import DateType, PrimitiveType
+from pyiceberg.types import DateType, IcebergType, ListType, PrimitiveType
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from contracts.errors import ObjectGone, ServiceUnavailable
@@ -38,6 +38,8 @@ SOURCE_ID = "_source_id"
 SOURCE_KEY = "_source_key"
 SOURCE_ETAG = "_source_etag"
 _EPOCH = date(1970, 1, 1)
+_SPARK_NAMES = {"long": "bigint", "timestamp": "timestamp_ntz", "timestamptz": "timestamp"}
+"""Types that Spark has another name for."""
 
 Locate = Callable[[str], str | None]
 """Where a table's newest metadata file is: `namespace.table` to `s3://…`, None when there is no such table."""
@@ -81,9 +83,9 @@ class LakeTable:
         self._io = io
 
     @property
-    def columns(self) -> set[str]:
-        """Names of the columns."""
-        return {field.name for field in self._metadata.schema().fields}
+    def columns(self) -> dict[str, str]:
+        """Column to its type, as Spark calls it."""
+        return {field.name: spark_type(field.field_type) for field in self._metadata.schema().fields}
 
     @property
     def current_id(self) -> int | None:
@@ -141,6 +143,14 @@ class LakeTable:
         # Of a date this gives the number of days since 1970.
         kind = cast(PrimitiveType, field.field_type)
         return from_bytes(kind, lower), from_bytes(kind, upper)
+
+
+def spark_type(kind: IcebergType) -> str:
+    """What Spark calls a type of Iceberg's."""
+    if isinstance(kind, ListType):
+        return f"array<{spark_type(kind.element_type)}>"
+    name = str(kind).replace(" ", "")
+    return _SPARK_NAMES.get(name, name)
 
 
 class Lake:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.dataset import Column
@@ -43,7 +43,11 @@ class Layout:
 
 
 def match_columns(columns: Sequence[Column], found: Sequence[FileColumn]) -> Layout | Refusal:
-    """Find each contract column in a file, by name or synonym and whatever the case."""
+    """Find each contract column in a file, by its name, a synonym or an earlier name, and whatever the case.
+
+    Derived columns are not looked for. A column may be lacking where the contract says so: always, or only where the
+    file has certain others.
+    """
     if not found:
         return Refusal(Reason.NO_COLUMNS, "The file is valid parquet with 0 columns.")
     names = Counter(column.name.casefold() for column in found)
@@ -52,18 +56,20 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn]) -> Lay
         return Refusal(Reason.DUPLICATE_COLUMNS, f"Column names that differ by case at most: {', '.join(repeated)}.")
     readable = tuple(column for column in found if column.type is not None)
     by_name = {column.name.casefold(): column for column in found}
+    sought = [column for column in columns if not column.derived]
+    hits = {column.name: [by_name[name] for name in column.source_names if name in by_name] for column in sought}
     missing, twice, wrong, sources = [], [], [], []
-    for column in columns:
-        hits = [by_name[name] for name in dict.fromkeys(_names(column)) if name in by_name]
-        if not hits and not column.optional_in_file:
-            missing.append(column.name)
-        elif len(hits) > 1:
-            twice.append(f"{column.name} is there as {' and as '.join(hit.name for hit in hits)}")
-        elif hits and hits[0].kind != "null":
-            if not castable(hits[0], column.type):
-                wrong.append(f"{hits[0].name} is {hits[0].type or hits[0].kind}, {column.type} was expected")
+    for column in sought:
+        there = hits[column.name]
+        if not there:
+            missing += [] if _may_lack(column, hits) else [_named(column)]
+        elif len(there) > 1:
+            twice.append(f"{column.name} is there as {' and as '.join(hit.name for hit in there)}")
+        elif there[0].kind != "null":
+            if not castable(there[0], column.type):
+                wrong.append(f"{there[0].name} is {there[0].type or there[0].kind}, {column.type} was expected")
             else:
-                sources.append((column.name, readable.index(hits[0])))
+                sources.append((column.name, readable.index(there[0])))
     if missing:
         present = ", ".join(sorted(column.name for column in found)) or "none"
         return Refusal(Reason.MISSING_COLUMNS, f"Missing: {', '.join(missing)}. Present: {present}.")
@@ -92,8 +98,15 @@ def quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _names(column: Column) -> list[str]:
-    return [name.casefold() for name in (column.name, *column.synonyms)]
+def _may_lack(column: Column, hits: Mapping[str, Sequence[FileColumn]]) -> bool:
+    """Whether a file may be without a column, given what it has for each of the others."""
+    in_place = column.optional_with
+    return column.optional_in_file or (bool(in_place) and all(hits.get(name) for name in in_place))
+
+
+def _named(column: Column) -> str:
+    """A missing column, with what could be there in its place."""
+    return f"{column.name} (or {' and '.join(column.optional_with)})" if column.optional_with else column.name
 
 
 def _family(kind: str) -> str:

@@ -9,8 +9,9 @@ from functools import reduce
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from contracts.changes import AddColumn, Incompatible, WidenColumn, evolutions
 from contracts.dataset import DatasetContract, Table
-from contracts.errors import JobFailed
+from contracts.errors import ContractError, JobFailed
 from spark_jobs.lake import BATCH_PROPERTY, SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, Lake, LakeTable, Snapshot
 
 SOURCE_COLUMNS = ((SOURCE_KEY, "string"), (SOURCE_ETAG, "string"), (SOURCE_ID, "string"))
@@ -76,10 +77,13 @@ def aggregate_spec(contract: DatasetContract) -> TableSpec:
 
 
 def ensure_tables(spark: SparkSession, lake: Lake, specs: Iterable[TableSpec]) -> dict[str, LakeTable]:
-    """Create tables that are not there, and add columns that their contract gained.
+    """Create tables that are not there; add columns that their contract gained, and widen those that it widened.
 
     Returns:
         The tables as they are then, by name.
+
+    Raises:
+        ContractError: a column's type cannot become the contract's.
     """
     return {spec.name: _ensured(spark, lake, spec) for spec in specs}
 
@@ -126,15 +130,41 @@ def _by_source(table: Table) -> TableSpec:
     return TableSpec(table.name, columns + SOURCE_COLUMNS, SOURCE_ID, (SOURCE_KEY, SOURCE_ETAG, *times))
 
 
+def alterations(table: str, present: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """The statements that give a table the columns and types of its contract; Iceberg rewrites no file for them.
+
+    Args:
+        present: column to Spark type, as the table has them; `wanted`, as the contract has them.
+
+    Raises:
+        ContractError: a type cannot become the contract's; names table, column and both.
+    """
+    steps = evolutions(present, wanted)
+    wrong = [step for step in steps if isinstance(step, Incompatible)]
+    if wrong:
+        told = "; ".join(f"{table}.{step.column} is {step.old}, the contract says {step.new}" for step in wrong)
+        raise ContractError(
+            f"{told}. Iceberg widens int to bigint, float to double and decimals to more digits, nothing else. Put the "
+            "old type back into the contract, or add a column of another name.",
+            table=table,
+            columns=[step.column for step in wrong],
+        )
+    added = [f"`{step.column}` {step.type}" for step in steps if isinstance(step, AddColumn)]
+    statements = [f"ALTER TABLE {table} ADD COLUMNS ({', '.join(added)})"] if added else []
+    wider = (step for step in steps if isinstance(step, WidenColumn))
+    return statements + [f"ALTER TABLE {table} ALTER COLUMN `{step.column}` TYPE {step.new}" for step in wider]
+
+
 def _ensured(spark: SparkSession, lake: Lake, spec: TableSpec) -> LakeTable:
     table = lake.table(spec.name)
     if table is None:
         _create(spark, spec)
     else:
-        added = [f"`{name}` {kind}" for name, kind in spec.columns if name not in table.columns]
-        if not added:
+        statements = alterations(spec.name, table.columns, dict(spec.columns))
+        if not statements:
             return table
-        spark.sql(f"ALTER TABLE {spec.name} ADD COLUMNS ({', '.join(added)})")
+        for statement in statements:
+            spark.sql(statement)
     changed = lake.table(spec.name)
     if changed is None:
         raise JobFailed(f"{spec.name} was made, but the catalog does not know it.")

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from contracts.dataset import Column, DatasetContract, load_contracts
+from contracts.dataset import Column, DatasetContract, Gold
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from contracts.states import Layer
 from contracts.work import WorkItem, make_batch
@@ -58,10 +59,11 @@ def warm_up(settings: Settings) -> None:
     lake = open_lake(settings, store)
     with spark_errors("making the tables"):
         for contract in contracts:
-            specs = (silver_spec, rejects_spec, features_spec, aggregate_spec)
+            specs = (silver_spec, rejects_spec, *((features_spec, aggregate_spec) if contract.gold else ()))
             ensure_tables(spark, lake, [spec(contract) for spec in specs])
-    if contracts:
-        _run_both(spark, lake, store, contracts[0])
+    with_gold = [contract for contract in contracts if contract.gold]
+    if with_gold:
+        _run_both(spark, lake, store, with_gold[0])
     spark.stop()
 
 
@@ -82,15 +84,16 @@ def _run_both(spark: SparkSession, lake: Lake, store: Store, contract: DatasetCo
 
 
 def _on_scratch_tables(contract: DatasetContract) -> DatasetContract:
-    tables = {
-        role: getattr(contract, role).model_copy(update={"name": name})
-        for role, name in (
-            ("silver", f"silver.{_TABLE}"),
-            ("features", f"gold.{_TABLE}_features"),
-            ("aggregate", f"gold.{_TABLE}_aggregate"),
+    silver, features, aggregate = (
+        table.model_copy(update={"name": name})
+        for table, name in (
+            (contract.silver, f"silver.{_TABLE}"),
+            (contract.features, f"gold.{_TABLE}_features"),
+            (contract.aggregate, f"gold.{_TABLE}_aggregate"),
         )
-    }
-    return contract.model_copy(update={**tables, "on_quarantine": "keep"})
+    )
+    gold = Gold(features=features, aggregate=aggregate, aggregate_by=contract.aggregate_by)
+    return contract.model_copy(update={"silver": silver, "gold": gold, "on_quarantine": "keep"})
 
 
 def _made_up(contract: DatasetContract) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from contracts.dataset import load_contracts
+from contracts.loading import load_contracts
 from contracts.settings import load_settings
 
 DOC = """

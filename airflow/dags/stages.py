@@ -7,7 +7,8 @@ from typing import Any
 
 from airflow.sdk import DAG, get_parsing_context, task
 
-from contracts.dataset import DatasetContract, load_contracts
+from contracts.dataset import DatasetContract
+from contracts.loading import load_contracts
 from contracts.settings import load_settings
 from contracts.states import Layer
 from contracts.work import stage_dag_id
@@ -66,7 +67,8 @@ def make_stage(contract: DatasetContract, layer: Layer) -> DAG:
 # A task that starts parses this file for its own DAG alone.
 _wanted = get_parsing_context().dag_id
 for _contract in load_contracts(load_settings().contracts_dir).values():
-    for _layer in TASKS:
+    # A reference has silver alone.
+    for _layer in TASKS if _contract.gold else (Layer.SILVER,):
         _dag_id = stage_dag_id(_contract.dataset, _layer)
         if _wanted in (None, _dag_id):
             globals()[_dag_id] = make_stage(_contract, _layer)

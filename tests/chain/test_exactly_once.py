@@ -13,9 +13,10 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from consumers.ledger import Ledger
 from consumers.topics import BRONZE_EVENTS, DEAD_LETTERS
-from contracts.dataset import DatasetContract, load_contracts
+from contracts.dataset import DatasetContract
 from contracts.errors import JobFailed
 from contracts.events import parse_events
+from contracts.loading import load_contracts
 from contracts.markers import CommitMarker
 from contracts.states import FileState, Layer, Reason
 from contracts.work import Batch, WorkItem, make_batch

@@ -12,8 +12,9 @@ from consumers.broker import Record
 from consumers.headers import ATTEMPT, REDRIVEN_FROM
 from consumers.routing import Arrival, Decision, plan
 from consumers.rows import Changes, KnownFiles
-from contracts.dataset import DatasetContract, load_contract
+from contracts.dataset import DatasetContract
 from contracts.events import BucketEvent
+from contracts.loading import load_contract
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer
 

@@ -14,7 +14,7 @@ from consumers import reconciler
 from consumers.completeness import KnownSet, Outcome, Place
 from consumers.ledger import Ledger
 from consumers.reconcile import Finding
-from contracts.dataset import load_contracts
+from contracts.loading import load_contracts
 from contracts.manifest import MAX_BYTES, parse_manifest
 from contracts.markers import CommitMarker
 from contracts.states import FileState, Layer, Reason

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from contracts.dataset import Completeness, Limits, get_contract, load_contract, load_contracts
+from contracts.dataset import Completeness, Limits
 from contracts.errors import ContractError, UnknownDataset
+from contracts.loading import get_contract, load_contract, load_contracts
 
 DATASETS = Path(__file__).parents[2] / "contracts" / "datasets"
 TAXI = DATASETS / "nyc_yellow.yaml"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
-from contracts.dataset import load_contracts
+from contracts.loading import load_contracts
 from contracts.settings import load_settings
 from contracts.states import Layer
 from contracts.work import stage_dag_id

@@ -13,8 +13,9 @@ import pytest
 from sluice_listener.handover import HandOver
 from sluice_listener.topic import Message
 
-from contracts.dataset import DatasetContract, load_contracts
+from contracts.dataset import DatasetContract
 from contracts.errors import ServiceUnavailable
+from contracts.loading import load_contracts
 from contracts.settings import load_settings
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, WorkMessage

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.dataset import DatasetContract, load_contracts
+from contracts.dataset import DatasetContract
 from contracts.errors import DownloadFailed, ServiceUnavailable, UsageError
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from ingest.download import download_month
 from ingest.generator import generate_month

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.dataset import DatasetContract, Download, load_contracts
+from contracts.dataset import DatasetContract, Download
 from contracts.errors import DownloadFailed
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from ingest.download import download_month
 from tests.ingest.fakes import FakeStore

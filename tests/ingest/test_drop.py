@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.dataset import Completeness, DatasetContract, load_contracts
+from contracts.dataset import Completeness, DatasetContract
 from contracts.errors import UnknownDataset, UsageError
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from ingest.drop import drop_file
 from ingest.store import Store, store_for

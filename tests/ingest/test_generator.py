@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.dataset import load_contracts
 from contracts.errors import UsageError
+from contracts.loading import load_contracts
 from contracts.settings import Settings
 from ingest import generator
 from ingest.generator import SCHEMA, generate_month, main, month_file_name

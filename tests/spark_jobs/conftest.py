@@ -13,7 +13,8 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 from pyspark.sql import SparkSession
 
-from contracts.dataset import DatasetContract, load_contract
+from contracts.dataset import DatasetContract
+from contracts.loading import load_contract
 from contracts.settings import PROJECT, Settings
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, make_batch

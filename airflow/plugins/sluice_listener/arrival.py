@@ -6,8 +6,8 @@ import json
 import logging
 from typing import Any
 
-from contracts.dataset import get_contract, load_contracts
 from contracts.errors import Permanent
+from contracts.loading import get_contract, load_contracts
 from contracts.settings import load_settings
 from contracts.states import FileState
 from contracts.story import FileStory

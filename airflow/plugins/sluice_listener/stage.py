@@ -10,8 +10,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from contracts.dataset import get_contract, load_contracts
 from contracts.errors import BadWork, ContractError, Permanent, SluiceError
+from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
 from contracts.settings import Settings, load_settings
 from contracts.states import Layer

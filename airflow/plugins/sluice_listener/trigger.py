@@ -17,7 +17,7 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from consumers.airflow_api import service_api
 from consumers.ledger import Ledger, open_ledger
 from consumers.topics import DEAD_LETTERS, WORK_TOPICS
-from contracts.dataset import load_contracts
+from contracts.loading import load_contracts
 from contracts.settings import load_settings
 from contracts.states import Layer
 from sluice_listener.handover import HandOver

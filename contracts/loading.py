@@ -1,0 +1,186 @@
+"""Dataset contracts: Open Data Contract Standard files, read into the models of `contracts.dataset`.
+
+One file in `contracts/datasets/` is one dataset. The standard's own keys say columns, types, synonyms,
+requiredness, quality and retention; what the standard does not know stands in its `customProperties`:
+
+=================  ==========================================================================
+`path`             regular expression that a key must match in full, below `<dataset>/`
+`period`           regular expression with groups `year` and `month`, searched in the key
+`kind`             `trips`, or `reference`: a small table without features and aggregate
+`transforms`       module of `spark_jobs.transforms` with `clean`, `features`, `aggregate`
+`aggregateBy`      column of the features by whose values the aggregate is recomputed
+`strict`           `true`: a file's column that no contract column names refuses the file
+`references`       datasets that the gold of this one reads
+`onQuarantine`     `copy` the original to the bucket `quarantine`, or `keep` it only in place
+`onDelete`         `keep` or `retract`
+`launch`           `connect` (the warm Spark Connect server) or `submit` (an application of its own)
+`maxBatchFiles`    how many files one DAG run takes at most
+`limits`           what a file may hold at most, below
+`completeness`     gold waits for a set of files, below; without it each file goes to gold by itself
+`download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`; a `.csv` or
+                   `.csv.gz` lands as parquet
+=================  ==========================================================================
+
+`limits` are checked before Spark reads a file, from its size and its footer; one that is left out has its default:
+
+======================  ==============  ===============================================================
+`maxBytes`              4 GiB           of the object
+`maxRows`               100 million     in the file
+`maxUncompressedBytes`  16 GiB          of its pages once they are decompressed
+`maxInflation`          100             times the object's size that those are; held against a file only
+                                        once they are more than 64 MiB
+`maxColumns`            1000            as stored: each field of a nested column is one
+`maxRejectedShare`      1               of its rows, 0 to 1; told by Spark, so after it read the file
+======================  ==============  ===============================================================
+
+They hold for what the footer says. A file whose page headers contradict its footer is not found out by them; Spark
+then reads it page by page, as far as the executors' memory allows.
+
+`completeness` makes each folder a set: its files go to gold once all that the folder's manifest lists are in silver
+with the rows that it states. The manifest is an object of the folder, read by `contracts/manifest.py`:
+
+===============  ==========================================================================
+`manifest`       its name, the last part of its key; `manifest.json` when left out
+`timeLimit`      ISO 8601, for example `PT6H`, at most 366 days: how long a file may wait in silver
+`onTimeLimit`    what then becomes of the folder's waiting files: `release` them to gold as they are,
+                 or `quarantine` them
+===============  ==========================================================================
+
+A column of silver may have:
+
+=================  ==========================================================================
+`earlier`          list of `{until: 'YYYY-MM', name, type}`: what it was in files up to that month
+`codes`            what earlier files wrote to the value that it stands for
+`optionalInFile`   a file may lack the column
+`optionalWith`     other columns; a file that has all of them may lack this one
+`derived`          the transformation makes the column; files are not searched for it
+`fillNull`         a value that stands for null
+`unit`             of its values; columns of features and aggregate may have it too
+=================  ==========================================================================
+
+A quality rule of silver is `type: custom`, `engine: sparkSQL`, with a condition that a good row fulfils and a
+`severity`: `reject` (the default), `warn` or `refuse`. It may have:
+
+=================  ==========================================================================
+`threshold`        a number, for `${threshold}` in the condition, or names to numbers, for `${name}`
+`source`           where the rule comes from
+`maxShare`         with `refuse`: the share of failing rows up to which the file is taken in
+=================  ==========================================================================
+
+`retention` is a property of the standard's `slaProperties`, in days, months or years. A custom property that names a
+`vendor` is somebody else's. docs/contracts.md has an example of each key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from contracts.checking import meant
+from contracts.dataset import DatasetContract
+from contracts.errors import ContractError, UnknownDataset
+from contracts.marks import Loc, Marked, NotYaml
+from contracts.reading import parts, read_values
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a contract file."""
+
+    file: str
+    line: int
+    """Counted from 1."""
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.field}: {self.message}"
+
+
+def load_contract(path: Path) -> DatasetContract:
+    """Read one contract file.
+
+    Raises:
+        ContractError: not YAML, not an Open Data Contract, or our own keys are missing or wrong; names the file, and
+            line and field of every problem, which are also in its context as `problems`.
+        OSError: there is no such file.
+    """
+    contract, problems = read_contract(path)
+    if contract is None or problems:
+        told = "; ".join(map(str, problems))
+        raise ContractError(
+            f"{path.name} is not a valid dataset contract: {told}", problems=[asdict(problem) for problem in problems]
+        )
+    return contract
+
+
+def read_contract(path: Path) -> tuple[DatasetContract | None, tuple[Problem, ...]]:
+    """Read one contract file, and find all that is wrong with it; the contract is None where that is anything.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    try:
+        document = Marked(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return None, (Problem(path.name, 1, "(the whole file)", f"not UTF-8: byte {error.start} cannot be read"),)
+    except NotYaml as error:
+        return None, (Problem(path.name, error.line, "(the whole file)", f"not YAML: {error}"),)
+    contract, findings = read_values(document)
+    problems = {
+        Problem(path.name, item.line or document.line(item.loc), document.field(item.loc), item.message): None
+        for item in findings
+    }
+    return contract, tuple(sorted(problems, key=lambda problem: problem.line))
+
+
+def problem_with(path: Path, key: str, message: str) -> Problem:
+    """A problem that the file alone does not tell, at one of its custom properties, or at its id without that.
+
+    The file can be read: `read_contract` found nothing wrong with it.
+    """
+    document = Marked(path.read_text("utf-8"))
+    loc: Loc = ("id",)
+    for index, item in parts(document.values, "customProperties"):
+        if item.get("property") == key:
+            loc = ("customProperties", index, "value")
+    return Problem(path.name, document.line(loc), document.field(loc), message)
+
+
+def load_contracts(folder: Path) -> dict[str, DatasetContract]:
+    """Read every contract of a folder.
+
+    Returns:
+        Dataset name to contract.
+
+    Raises:
+        ContractError: a file is not valid, two name the same dataset, or a reference is not there.
+    """
+    contracts: dict[str, DatasetContract] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        contract = load_contract(path)
+        if contract.dataset in contracts:
+            raise ContractError(f"{path.name} names the dataset {contract.dataset}, as another contract does.")
+        contracts[contract.dataset] = contract
+    for contract in contracts.values():
+        if lost := missing_references(contract, contracts):
+            raise ContractError(f"The contract of {contract.dataset} is not valid: references: {lost}.")
+    return contracts
+
+
+def missing_references(contract: DatasetContract, known: Mapping[str, object]) -> str:
+    """What is wrong with the datasets that a contract refers to; empty when all are there."""
+    lost = [name for name in contract.references if name not in known]
+    return f"{lost[0]!r} is no dataset{meant(lost[0], set(known) - {contract.dataset})}" if lost else ""
+
+
+def get_contract(contracts: Mapping[str, DatasetContract], dataset: str) -> DatasetContract:
+    """The contract of a dataset.
+
+    Raises:
+        UnknownDataset: there is none; names those that there are.
+    """
+    if dataset not in contracts:
+        raise UnknownDataset(f"No dataset is called {dataset!r}. Known: {', '.join(sorted(contracts)) or 'none'}.")
+    return contracts[dataset]
