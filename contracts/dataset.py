@@ -1,46 +1,5 @@
 """What the router and the jobs need to know of a dataset: the models, frozen.
 
-`path`             regular expression that a key must match in full, below `<dataset>/`
-`period`           regular expression with groups `year` and `month`, searched in the key
-`transforms`       module of `spark_jobs.transforms` with `clean`, `features`, `aggregate`
-`aggregateBy`      column of the features by whose values the aggregate is recomputed
-`onQuarantine`     `copy` the original to the bucket `quarantine`, or `keep` it only in place
-`onDelete`         `keep` or `retract`
-`launch`           `connect` (the warm Spark Connect server) or `submit` (an application of its own)
-`maxBatchFiles`    how many files one DAG run takes at most
-`limits`           what a file may hold at most, below
-`completeness`     gold waits for a set of files, below; without it each file goes to gold by itself
-`download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`; a `.csv` or
-                   `.csv.gz` lands as parquet
-=================  ==========================================================================
-
-`limits` are checked before Spark reads a file, from its size and its footer; one that is left out has its default:
-
-======================  ==============  ===============================================================
-`maxBytes`              4 GiB           of the object
-`maxRows`               100 million     in the file
-`maxUncompressedBytes`  16 GiB          of its pages once they are decompressed
-`maxInflation`          100             times the object's size that those are; held against a file only
-                                        once they are more than 64 MiB
-`maxColumns`            1000            as stored: each field of a nested column is one
-======================  ==============  ===============================================================
-
-They hold for what the footer says. A file whose page headers contradict its footer is not found out by them; Spark
-then reads it page by page, as far as the executors' memory allows.
-
-`completeness` makes each folder a set: its files go to gold once all that the folder's manifest lists are in silver
-with the rows that it states. The manifest is an object of the folder, read by `contracts/manifest.py`:
-
-===============  ==========================================================================
-`manifest`       its name, the last part of its key; `manifest.json` when left out
-`timeLimit`      ISO 8601, for example `PT6H`, at most 366 days: how long a file may wait in silver
-`onTimeLimit`    what then becomes of the folder's waiting files: `release` them to gold as they are,
-                 or `quarantine` them
-===============  ==========================================================================
-
-A silver column may carry `optionalInFile` (a file may lack it) and `fillNull` (a value that stands for
-null), and a quality rule is `type: custom`, `engine: sparkSQL`, with a condition that a good row fulfils.
-=======
 They are read from `contracts/datasets/<dataset>.yaml` by `contracts.loading`, which tells every key. What holds between
 several columns, rules and tables is checked there too, so a contract that was loaded is one that can be kept.
 """
