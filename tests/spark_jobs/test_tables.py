@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from contracts.errors import ContractError
 from spark_jobs.lake import SOURCE_KEY, spark_type
 from spark_jobs.tables import TableSpec, alterations, ensure_tables
-from tests.spark_jobs.conftest import TABLES, metadata_of
+from tests.spark_jobs.conftest import TABLES, JobStore
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_type_that_cannot_become_the_contracts_is_told_before_anything_is_altere
         alterations("silver.t", {"a": "bigint"}, {"a": "int", "new": "date"})
 
 
-def test_table_gains_and_widens_columns_and_keeps_its_rows(lake: SparkSession) -> None:
+def test_table_gains_and_widens_columns_and_keeps_its_rows(lake: SparkSession, store: JobStore) -> None:
     name = TABLES[0]
     before = TableSpec(name, (("a", "int"), ("b", "decimal(10,2)"), ("c", "float"), (SOURCE_KEY, "string")), SOURCE_KEY)
     after = TableSpec(
@@ -66,10 +66,10 @@ def test_table_gains_and_widens_columns_and_keeps_its_rows(lake: SparkSession) -
         (("a", "bigint"), ("b", "decimal(12,2)"), ("c", "double"), ("d", "date"), (SOURCE_KEY, "string")),
         SOURCE_KEY,
     )
-    ensure_tables(lake, metadata_of(lake), [before])
+    ensure_tables(lake, store.lake, [before])
     lake.sql(f"INSERT INTO {name} VALUES (1, 2.50, 0.5, 'k')")
     files = lake.table(f"{name}.files").select("file_path").collect()
-    table = ensure_tables(lake, metadata_of(lake), [after])[name]
+    table = ensure_tables(lake, store.lake, [after])[name]
     assert table.columns == dict(after.columns)
     lake.sql(f"INSERT INTO {name} (a, {SOURCE_KEY}) VALUES ({2**40}, 'l')")
     assert {(row.a, row.c, row.d) for row in lake.table(name).collect()} == {(1, 0.5, None), (2**40, None, None)}
