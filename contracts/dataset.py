@@ -1,46 +1,5 @@
 """What the router and the jobs need to know of a dataset: the models, frozen.
 
-`path`             regular expression that a key must match in full, below `<dataset>/`
-`period`           regular expression with groups `year` and `month`, searched in the key
-`transforms`       module of `spark_jobs.transforms` with `clean`, `features`, `aggregate`
-`aggregateBy`      column of the features by whose values the aggregate is recomputed
-`onQuarantine`     `copy` the original to the bucket `quarantine`, or `keep` it only in place
-`onDelete`         `keep` or `retract`
-`launch`           `connect` (the warm Spark Connect server) or `submit` (an application of its own)
-`maxBatchFiles`    how many files one DAG run takes at most
-`limits`           what a file may hold at most, below
-`completeness`     gold waits for a set of files, below; without it each file goes to gold by itself
-`download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`; a `.csv` or
-                   `.csv.gz` lands as parquet
-=================  ==========================================================================
-
-`limits` are checked before Spark reads a file, from its size and its footer; one that is left out has its default:
-
-======================  ==============  ===============================================================
-`maxBytes`              4 GiB           of the object
-`maxRows`               100 million     in the file
-`maxUncompressedBytes`  16 GiB          of its pages once they are decompressed
-`maxInflation`          100             times the object's size that those are; held against a file only
-                                        once they are more than 64 MiB
-`maxColumns`            1000            as stored: each field of a nested column is one
-======================  ==============  ===============================================================
-
-They hold for what the footer says. A file whose page headers contradict its footer is not found out by them; Spark
-then reads it page by page, as far as the executors' memory allows.
-
-`completeness` makes each folder a set: its files go to gold once all that the folder's manifest lists are in silver
-with the rows that it states. The manifest is an object of the folder, read by `contracts/manifest.py`:
-
-===============  ==========================================================================
-`manifest`       its name, the last part of its key; `manifest.json` when left out
-`timeLimit`      ISO 8601, for example `PT6H`, at most 366 days: how long a file may wait in silver
-`onTimeLimit`    what then becomes of the folder's waiting files: `release` them to gold as they are,
-                 or `quarantine` them
-===============  ==========================================================================
-
-A silver column may carry `optionalInFile` (a file may lack it) and `fillNull` (a value that stands for
-null), and a quality rule is `type: custom`, `engine: sparkSQL`, with a condition that a good row fulfils.
-=======
 They are read from `contracts/datasets/<dataset>.yaml` by `contracts.loading`, which tells every key. What holds between
 several columns, rules and tables is checked there too, so a contract that was loaded is one that can be kept.
 """
@@ -61,6 +20,18 @@ from contracts.errors import ContractError
 from contracts.spark_types import parse_type
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+ColumnName = Annotated[str, Field(pattern=r"^_?[a-z][a-z0-9_]*$")]
+COPY = "_copy"
+"""To conditions: 0 for the first of the rows of a file that are equal in all of the contract's columns, then 1, 2, …"""
+NEGATED = "_negated"
+"""To conditions: whether the file holds another row that takes this one back, or that this one does; see `Negation`."""
+RESERVED_NAMES = frozenset(
+    {
+        *("_source_key", "_source_etag", "_source_id", "_reason", "_reasons", "_row", "_rescued"),
+        *("_period_start", "_period_end", COPY, NEGATED, "_once", "_path", "_metadata"),
+    }
+)
+"""Columns that the jobs make themselves, beside those that begin with `_bad_`."""
 Value = bool | int | float | str
 
 
@@ -92,7 +63,8 @@ class Column(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Name
+    name: ColumnName
+    """Begins with `_` only where the column is derived: it is about the row, not about what the row tells of."""
     type: str
     """Spark SQL type, for example `decimal(10,2)`."""
     required: bool = False
@@ -184,7 +156,8 @@ class Rule(BaseModel):
 
     code: Name
     condition: str
-    """Spark SQL over the silver columns, and `_period_start`, `_period_end` (null when the key names no month)."""
+    """Spark SQL over the silver columns, `_period_start`, `_period_end` (null when the key names no month), `_copy` and
+    `_negated`."""
     template: str = ""
     """The condition as it was written, with `${name}` where a threshold goes."""
     thresholds: Mapping[str, int | float] = {}
@@ -193,6 +166,17 @@ class Rule(BaseModel):
     source: str = ""
     """Where the rule or its thresholds come from: a text or an address."""
     description: str = ""
+
+
+class Negation(BaseModel):
+    """How a file takes a row back: by another row that tells of the same thing with opposite amounts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    same: tuple[Name, ...] = Field(min_length=1)
+    """Columns in which the two are equal; null equals null."""
+    negated: tuple[Name, ...] = Field(min_length=1)
+    """Columns whose values are opposite, and not all 0; a null has no opposite."""
 
 
 class Table(BaseModel):
@@ -313,6 +297,8 @@ class DatasetContract(BaseModel):
     gold: Gold | None = None
     """None only for a reference; `features`, `aggregate` and `aggregate_by` are its parts."""
     rules: tuple[Rule, ...] = ()
+    negation: Negation | None = None
+    """None: the rules do not know `_negated`."""
 
     @field_validator("path", "period")
     @classmethod
