@@ -28,7 +28,9 @@ def wanted(contract: DatasetContract) -> bool:
     return any({COPY, NEGATED} & names_in(rule.condition) for rule in contract.rules)
 
 
-def mark_repeats(spark: SparkSession, contract: DatasetContract, layout: Layout, raw: DataFrame, rows: int) -> DataFrame:
+def mark_repeats(
+    spark: SparkSession, contract: DatasetContract, layout: Layout, raw: DataFrame, rows: int
+) -> DataFrame:
     """Number the repeats of each row, and find the rows that another one takes back.
 
     Args:
@@ -85,7 +87,9 @@ def _cents(amount: Column) -> Column:
 
 def _sign_of(cents: list[Column]) -> Column:
     """-1 or 1 as the first amount that is not 0 is; 0 where all are, or one is missing."""
-    first = reduce(lambda rest, value: F.when(value != 0, F.signum(value).cast("int")).otherwise(rest), cents[::-1], F.lit(0))
+    first = reduce(
+        lambda rest, value: F.when(value != 0, F.signum(value).cast("int")).otherwise(rest), cents[::-1], F.lit(0)
+    )
     return F.coalesce(reduce(lambda sign, value: F.when(value.isNotNull(), sign), cents, first), F.lit(0))
 
 
@@ -121,7 +125,9 @@ def _marks(spark: SparkSession, keyed: DataFrame) -> tuple[DataFrame, int] | Non
     table = groups.where(F.col(NEGATED) | F.col(_MAYBE)).toArrow()
     if not table.num_rows:
         return None
-    repeats = sum(rows for rows, maybe in zip(*(table[name].to_pylist() for name in ("rows", _MAYBE)), strict=True) if maybe)
+    repeats = sum(
+        rows for rows, maybe in zip(*(table[name].to_pylist() for name in ("rows", _MAYBE)), strict=True) if maybe
+    )
     return spark.createDataFrame(table.select([_GROUP, NEGATED, _MAYBE])), repeats
 
 

@@ -41,7 +41,7 @@ def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[A
 
 def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
     rows = _with_origin(spark, contract, files, _raw_scan(spark, layout, files))
-    keep = ORIGIN
+    keep: tuple[str, ...] = ORIGIN
     if wanted(contract):
         rows = mark_repeats(spark, contract, layout, rows, sum(file.rows for file in files))
         keep += (COPY, NEGATED)

@@ -158,6 +158,11 @@ def alterations(table: str, present: Mapping[str, str], wanted: Mapping[str, str
 
 def _ensured(spark: SparkSession, lake: Lake, spec: TableSpec) -> LakeTable:
     table = lake.table(spec.name)
+    if table is not None and spec.partition_by not in table.columns:
+        raise ContractError(
+            f"{spec.name} is not partitioned by {spec.partition_by}, so another version of Sluice made it. "
+            "Move it away or drop it, then replay its files."
+        )
     if table is None:
         _create(spark, spec)
     else:

@@ -7,7 +7,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from psycopg.conninfo import make_conninfo
 from consumers.ledger import Ledger
 from consumers.migrate import migrate
 from contracts.settings import HOST, PROJECT, USUAL_PORTS, Settings, load_settings
+from tests.servers import free_port_block
 
 SLUICE = Path(sys.executable).with_name("sluice")
 REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
@@ -63,23 +63,6 @@ class Stack:
         done = self.run(*arguments, "--json", timeout=timeout)
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
         return json.loads(done.stdout)
-
-
-def free_port_block(size: int) -> int:
-    """First of a block of ports that nobody holds, below the range that the kernel gives to outgoing connections."""
-    for base in range(21000, 32000, 100):
-        if all(_is_free(base + offset) for offset in range(size)):
-            return base
-    raise RuntimeError("no block of free ports below 32000")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 @pytest.fixture(scope="session")
