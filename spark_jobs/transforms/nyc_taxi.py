@@ -20,6 +20,7 @@ _MONDAY, _THURSDAY, _SATURDAY = 1, 4, 6
 _MICRO = 1_000_000
 _HOUR = 3600
 _DAY = 24 * _HOUR
+_PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR, _ONCE = "_pickup", "_dropoff", "_sunday", "_odd_hour", "_once"
 _MARCH, _NOVEMBER = 3, 11
 _DAYLIGHT_SAVING_SINCE = (date(2007, 1, 1) - date(1970, 1, 1)).days
 """Days since 1970. Energy Policy Act of 2005, section 110: second Sunday of March to first Sunday of November; before
@@ -49,34 +50,48 @@ def clean(df: DataFrame) -> DataFrame:
         an hour off. Both are null where a time is null.
     """
     flag = F.upper(F.trim(F.col("store_and_fwd_flag")))
-    return df.withColumns({"store_and_fwd_flag": F.when(flag != "", flag), **_passed_time()})
+    return _with_time_passed(df.withColumn("store_and_fwd_flag", F.when(flag != "", flag)))
 
 
-def _passed_time() -> dict[str, Column]:
+def _with_time_passed(df: DataFrame) -> DataFrame:
     # Whole seconds are arithmetic on numbers; functions of times and zones make calendar objects of each row.
-    pickup, dropoff = _seconds("pickup_datetime"), _seconds("dropoff_datetime")
-    day = F.floor(pickup / _DAY).cast("int")
+    day = F.floor(_seconds("pickup_datetime") / _DAY).cast("int")
     weekday = F.pmod(day + 3, F.lit(7))  # 1970-01-01 was a Thursday; 0 is Monday
-    # A trip that crosses the change and began before Saturday lasts longer than a day, which no trip may.
-    sunday = day + (weekday == 5).cast("int")
-    date_ = F.date_from_unix_date(sunday)
+    date_ = F.date_from_unix_date(F.col(_SUNDAY))
     month, day_of_month = F.month(date_), F.dayofmonth(date_)
-    changes = (weekday >= 5) & (sunday >= _DAYLIGHT_SAVING_SINCE)
-    spring = changes & (month == _MARCH) & day_of_month.between(8, 14)
-    fall = changes & (month == _NOVEMBER) & (day_of_month <= 7)
-    midnight = sunday.cast("bigint") * _DAY
-    # Seconds after the hour that is left out, or there twice, begins; null on all other days.
-    odd_hour = midnight + F.when(spring, 2 * _HOUR).when(fall, _HOUR)
-    began, ended = pickup - odd_hour, dropoff - odd_hour
-    clock = dropoff - pickup
+    spring = (month == _MARCH) & day_of_month.between(8, 14)
+    fall = (month == _NOVEMBER) & (day_of_month <= 7)
+    steps = (
+        {
+            _PICKUP: _seconds("pickup_datetime"),
+            _DROPOFF: _seconds("dropoff_datetime"),
+            # A trip that crosses the change and began before Saturday lasts longer than a day, which no trip may.
+            _SUNDAY: F.when(day >= _DAYLIGHT_SAVING_SINCE, F.when(weekday == 6, day).when(weekday == 5, day + 1)),
+        },
+        # When the hour begins that is left out, or there twice; null on all other days.
+        {_ODD_HOUR: F.col(_SUNDAY).cast("bigint") * _DAY + F.when(spring, 2 * _HOUR).when(fall, _HOUR)},
+        _time_passed(F.col(_PICKUP), F.col(_DROPOFF), F.col(_ODD_HOUR)),
+    )
+    return _computed_once(reduce(DataFrame.withColumns, steps, df).drop(_PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR))
+
+
+def _time_passed(pickup: Column, dropoff: Column, odd_hour: Column) -> dict[str, Column]:
+    clock, began, ended = dropoff - pickup, pickup - odd_hour, dropoff - odd_hour
+    is_spring = F.pmod(odd_hour, F.lit(_DAY)) == 2 * _HOUR
     shift = (
-        F.when((began < 0) & (ended >= _HOUR), F.when(spring, -_HOUR).otherwise(_HOUR))
+        F.when((began < 0) & (ended >= _HOUR), F.when(is_spring, -_HOUR).otherwise(_HOUR))
         # Only inside of the hour that is there twice can a trip end before its pickup by the clock.
-        .when(fall & _within(began) & _within(ended) & (clock <= 0), _HOUR)
+        .when(~is_spring & _within(began) & _within(ended) & (clock <= 0), _HOUR)
         .otherwise(0)
     )
     odd = F.coalesce(_within(began) | _within(ended), F.lit(False))
     return {"duration_seconds": clock + shift, "_ambiguous_time": F.when(clock.isNotNull(), odd)}
+
+
+def _computed_once(df: DataFrame) -> DataFrame:
+    """The same rows, with their columns computed here; see `spark_jobs.conform`, which does so for its own."""
+    # The rules use the duration several times, and the optimizer would write all of its steps into each.
+    return df.withColumn(_ONCE, F.monotonically_increasing_id()).where(F.col(_ONCE) >= 0).drop(_ONCE)
 
 
 def _within(seconds: Column) -> Column:
