@@ -30,9 +30,11 @@ def features(df: DataFrame) -> DataFrame:
     Returns:
         With the features of the times, `is_same_zone` (null where a zone is) and `is_shared` (never null).
     """
+    pickup, dropoff = (F.unix_timestamp(F.col(name)) for name in ("pickup_datetime", "dropoff_datetime"))
     return df.withColumns(
         {
             **moments(),
+            "duration_seconds": dropoff - pickup,
             "is_same_zone": F.col("pickup_location_id") == F.col("dropoff_location_id"),
             "is_shared": F.coalesce(F.col("sr_flag") == 1, F.lit(False)),
         }
