@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from contracts.conditions import names_in
 from contracts.dataset import COPY, NEGATED, DatasetContract
 from spark_jobs.lake import SOURCE_ID
-from spark_jobs.matching import Layout, quoted
+from spark_jobs.matching import quoted
 
 _FEW_ROWS = 200_000
 """So many are sorted at once; of more, only those that may be repeats are looked at again."""
@@ -28,17 +28,15 @@ def wanted(contract: DatasetContract) -> bool:
     return any({COPY, NEGATED} & names_in(rule.condition) for rule in contract.rules)
 
 
-def mark_repeats(
-    spark: SparkSession, contract: DatasetContract, layout: Layout, raw: DataFrame, rows: int
-) -> DataFrame:
+def mark_repeats(spark: SparkSession, contract: DatasetContract, df: DataFrame, rows: int) -> DataFrame:
     """Number the repeats of each row, and find the rows that another one takes back.
 
     Args:
-        raw: rows as read with `layout.ddl`, and `_source_id`.
+        df: rows as `conform` makes them, with `_source_id`.
         rows: how many they are.
 
     Returns:
-        `raw` with `_copy: int`, 0 for one of the rows of a file that are equal in all columns of the contract and 1, 2,
+        `df` with `_copy: int`, 0 for one of the rows of a file that are equal in all columns of the contract and 1, 2,
         … for the others, and `_negated: boolean`, whether the file holds a row that is equal in the contract's
         `negation.same` and has the opposite of its `negation.negated`, in cents. Which of equal rows is number 0 may
         change from one reading to the next, but in each there is one.
@@ -46,18 +44,18 @@ def mark_repeats(
     Raises:
         ScanFailed, JobFailed: as reading does; more than a few rows are read once before.
     """
-    keyed = raw.withColumns(_keys(contract, layout))
+    keyed = df.withColumns(_keys(contract))
     if rows <= _FEW_ROWS:
         return _numbered(keyed).drop(_GROUP, _SIGN, _WHOLE)
     marks = _marks(spark, keyed)
     if marks is None:
-        return raw.withColumns({COPY: F.lit(0), NEGATED: F.lit(False)})
+        return df.withColumns({COPY: F.lit(0), NEGATED: F.lit(False)})
     found, repeats = marks
     marked = keyed.join(F.broadcast(found), _GROUP, "left")
     single = marked.where(~F.coalesce(F.col(_MAYBE), F.lit(False))).withColumns(
         {COPY: F.lit(0), NEGATED: F.coalesce(F.col(NEGATED), F.lit(False))}
     )
-    columns = [quoted(name) for name in (*raw.columns, COPY, NEGATED)]
+    columns = [quoted(name) for name in (*df.columns, COPY, NEGATED)]
     if not repeats:
         return single.select(*columns)
     doubtful = keyed.join(F.broadcast(found.where(_MAYBE)), _GROUP, "left_semi")
@@ -66,23 +64,22 @@ def mark_repeats(
     return single.select(*columns).union(_numbered(doubtful).select(*columns))
 
 
-def _keys(contract: DatasetContract, layout: Layout) -> dict[str, Column]:
+def _keys(contract: DatasetContract) -> dict[str, Column]:
     """Hashes: of what makes rows equal but for the sign of their amounts, and of all; and that sign."""
-    held = {name: F.col(quoted(layout.columns[place].name)) for name, place in layout.sources}
+    columns = [column.name for column in contract.silver.columns if not column.derived]
     negation = contract.negation
-    cents = [_cents(held[name]) for name in (negation.negated if negation else ()) if name in held]
+    cents = [_cents(F.col(name)) for name in (negation.negated if negation else ())]
     sign = _sign_of(cents)
-    same = [held[name] for name in (negation.same if negation else held) if name in held]
+    same = [F.col(name) for name in (negation.same if negation else columns)]
     return {
         _GROUP: _hash([F.col(SOURCE_ID), *same, *(value * sign for value in cents)]),
         _SIGN: sign,
-        _WHOLE: _hash(list(held.values())),
+        _WHOLE: _hash([F.col(name) for name in columns]),
     }
 
 
 def _cents(amount: Column) -> Column:
-    # Where it is a number already, the cast is none.
-    return F.round(amount.try_cast("double") * 100).try_cast("bigint")
+    return F.round(amount.cast("double") * 100).try_cast("bigint")
 
 
 def _sign_of(cents: list[Column]) -> Column:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.dataset import COPY, NEGATED, DatasetContract
+from contracts.dataset import DatasetContract
 from contracts.errors import JobFailed, ScanFailed
 from spark_jobs.checks import PERIOD_END, PERIOD_START
 from spark_jobs.conform import conform
@@ -40,12 +40,9 @@ def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[A
 
 
 def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
-    rows = _with_origin(spark, contract, files, _raw_scan(spark, layout, files))
-    keep: tuple[str, ...] = ORIGIN
-    if wanted(contract):
-        rows = mark_repeats(spark, contract, layout, rows, sum(file.rows for file in files))
-        keep += (COPY, NEGATED)
-    return conform(rows, contract.silver.columns, layout, keep)
+    raw = _with_origin(spark, contract, files, _raw_scan(spark, layout, files))
+    rows = conform(raw, contract.silver.columns, layout, keep=ORIGIN)
+    return mark_repeats(spark, contract, rows, sum(file.rows for file in files)) if wanted(contract) else rows
 
 
 def find_unreadable(spark: SparkSession, files: Sequence[Accepted]) -> list[Accepted]:

@@ -36,7 +36,8 @@ def moments() -> dict[str, Column]:
 
 
 def of_moments() -> dict[str, Column]:
-    """Columns made of those of `moments` and of `duration_seconds`: `is_weekend: boolean`, `is_night: boolean`, `duration_minutes: double`."""
+    """Columns made of those of `moments` and of `duration_seconds`: `is_weekend: boolean`, `is_night: boolean`,
+    `duration_minutes: double`."""
     return {
         "is_weekend": is_weekend(),
         "is_night": (F.col("hour_of_day") >= _NIGHT_FROM) | (F.col("hour_of_day") < _NIGHT_TO),
