@@ -55,7 +55,8 @@ def match(dataset: str, found: list[FileColumn]) -> tuple[set[str], set[str]]:
     layout = match_columns(CONTRACTS[dataset].silver.columns, found)
     assert isinstance(layout, Layout), layout
     used = {index for _, index in layout.sources}
-    lacking = {column.name for column in CONTRACTS[dataset].silver.columns} - {name for name, _ in layout.sources}
+    sought = {column.name for column in CONTRACTS[dataset].silver.columns if not column.derived}
+    lacking = sought - {name for name, _ in layout.sources}
     return lacking, {column.name for index, column in enumerate(layout.columns) if index not in used}
 
 
