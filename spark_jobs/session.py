@@ -116,6 +116,9 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
         "spark.connect.grpc.binding.address": HOST,
         # Kept forever: a session that has ended cannot be opened again under its id.
         "spark.connect.session.manager.defaultSessionTimeout": "-1",
+        # A plan that is kept names a file's size as it was when a job read that key before: a corrected file would be
+        # read by the size of the version before it.
+        "spark.connect.session.planCache.enabled": "false",
         "spark.connect.grpc.binding.port": str(settings.ports.spark_connect),
         "spark.ui.port": str(settings.ports.spark_connect_ui),
         # The server lives for weeks; what its UI remembers must not grow.
