@@ -200,7 +200,7 @@ def _nights(year: int, month: int) -> Iterator[Changes]:
     for week in (0, 7):
         times = [sunday + timedelta(days=week, hours=h, minutes=m) for h, m in clock]
         for place, pickup in enumerate(times):
-            for dropoff in times[max(0, place - 2) :: 3]:
+            for dropoff in (pickup, *times[max(0, place - 2) :: 3]):
                 yield {"pickup": pickup, "dropoff": dropoff, "distance": 0.5}
     yield {"pickup": sunday + timedelta(hours=1), "dropoff": sunday + timedelta(hours=24, minutes=30), "distance": 5.0}
     yield {"pickup": sunday + timedelta(hours=-21), "dropoff": sunday + timedelta(hours=4), "distance": 5.0}

@@ -62,9 +62,8 @@ def judge(rows: Sequence[Row], names: Sequence[str], contract: DatasetContract, 
     sources = {column.name: next((found[n] for n in column.source_names if n in found), None) for column in columns}
     conformed = [[_conform(row, column, sources[column.name]) for column in columns] for row in rows]
     values = [{c.name: value for c, (value, _) in zip(columns, row, strict=True)} for row in conformed]
-    as_they_came = [{name: _comparable(row[source]) for name, source in sources.items() if source} for row in rows]
-    copies = _copies(as_they_came)
-    negated = _negated(as_they_came, values, contract.negation)
+    copies = _copies(values)
+    negated = _negated(values, contract.negation)
     verdicts = []
     for index, row in enumerate(values):
         bad = {c.name for c, (_, is_bad) in zip(columns, conformed[index], strict=True) if is_bad}
@@ -154,11 +153,7 @@ def _whole(raw: Any, limit: int) -> int | None:
     return raw if raw is not None and -limit <= raw < limit else None
 
 
-# Rows beside each other: by what the file says, so that two values of which nothing can be made still differ.
-
-
-def _comparable(raw: Any) -> Any:
-    return "not a number" if isinstance(raw, float) and math.isnan(raw) else raw
+# Rows beside each other
 
 
 def _copies(rows: Sequence[Row]) -> list[int]:
@@ -171,10 +166,10 @@ def _copies(rows: Sequence[Row]) -> list[int]:
     return copies
 
 
-def _negated(as_they_came: Sequence[Row], rows: Sequence[Row], negation: Negation | None) -> list[bool]:
+def _negated(rows: Sequence[Row], negation: Negation | None) -> list[bool]:
     if negation is None:
         return [False] * len(rows)
-    same = [tuple(row.get(name) for name in negation.same) for row in as_they_came]
+    same = [tuple(row[name] for name in negation.same) for row in rows]
     amounts = [tuple(row[name] for name in negation.negated) for row in rows]
     there = set(zip(same, amounts, strict=True))
     return [
