@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import Connection
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -150,13 +151,15 @@ ON CONFLICT DO NOTHING
 """
 _RESULTS = """
 INSERT INTO ledger.results AS r (layer, table_name, dag_id, run_id, batch_id, snapshot_id, at,
-                                 bucket, key, etag, rows_in, rows_accepted, rows_rejected)
+                                 bucket, key, etag, rows_in, rows_accepted, rows_rejected,
+                                 reasons, warnings, rescued)
 SELECT %s, %s, %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
-       %s::bigint[], %s::bigint[], %s::bigint[]) AS a
+       %s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s::jsonb[]) AS a
 ON CONFLICT (bucket, key, etag, layer) DO UPDATE SET
     table_name = excluded.table_name, dag_id = excluded.dag_id, run_id = excluded.run_id,
     batch_id = excluded.batch_id, snapshot_id = excluded.snapshot_id, at = excluded.at, rows_in = excluded.rows_in,
-    rows_accepted = excluded.rows_accepted, rows_rejected = excluded.rows_rejected
+    rows_accepted = excluded.rows_accepted, rows_rejected = excluded.rows_rejected, reasons = excluded.reasons,
+    warnings = excluded.warnings, rescued = excluded.rescued
 WHERE r.at <= excluded.at
 """
 _BETWEEN = """
@@ -283,9 +286,9 @@ WHERE f.state IN ('received', 'running') AND f.dataset IS NOT NULL GROUP BY 1, 2
 _COMMIT_SOURCES = """
 INSERT INTO ledger.commit_sources
     (snapshot_id, batch_id, table_name, run_id, committed_at, sequence_number,
-     bucket, key, etag, rows_in, rows_accepted, rows_rejected)
+     bucket, key, etag, rows_in, rows_accepted, rows_rejected, reasons, warnings, rescued)
 SELECT %s, %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
-       %s::bigint[], %s::bigint[], %s::bigint[]) AS a
+       %s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s::jsonb[]) AS a
 ON CONFLICT DO NOTHING
 """
 # The sequence number orders a table's commits whatever the clocks say; where no marker told it, it is 0 and time does.
@@ -844,11 +847,16 @@ def _record_marker(connection: Connection[DictRow], marker: CommitMarker) -> Non
 
 def _store_results(connection: Connection[DictRow], marker: CommitMarker, accepted: Sequence[SourceResult]) -> None:
     head = [str(marker.layer), marker.table, marker.dag_id or None, marker.run_id or None, marker.batch_id]
-    counts = _columns(((*_name(s), s.rows_in, s.rows_accepted, s.rows_rejected) for s in accepted), 6)
+    counts = _columns(map(_result_values, accepted), 9)
     connection.execute(_RESULTS, [*head, marker.snapshot_id, marker.committed_at, *counts])
     if marker.snapshot_id is not None:
         commit = [marker.snapshot_id, marker.batch_id, marker.table, marker.run_id or None]
         connection.execute(_COMMIT_SOURCES, [*commit, marker.committed_at, marker.sequence_number, *counts])
+
+
+def _result_values(source: SourceResult) -> tuple[object, ...]:
+    told = (Jsonb(source.reasons), Jsonb(source.warnings), Jsonb(source.rescued))
+    return *_name(source), source.rows_in, source.rows_accepted, source.rows_rejected, *told
 
 
 def _fate_of_accepted(layer: Layer, source: SourceResult) -> Fate:
@@ -954,7 +962,7 @@ def _tell(connection: Connection[DictRow], files: Sequence[DictRow]) -> list[Fil
     return [_story(file, passages, layers) for file in files]
 
 
-_RESULT_FIELDS = ("layer", "dag_id", "run_id", "snapshot_id", "rows_in", "rows_accepted", "rows_rejected")
+_RESULT_FIELDS = tuple(LayerResult.model_fields.keys() - {"table"})
 
 
 def _story(file: DictRow, passages: dict[Name, list[Passage]], layers: dict[Name, list[LayerResult]]) -> FileStory:

@@ -15,6 +15,7 @@ _SETTINGS = {
     "period": "changes the month that files stand for, and with it which rows are accepted",
     "strict": _FILES,
     "limits": _FILES,
+    "negation": "changes which rows take each other back, and with it which are accepted",
     "transforms": "other code makes the values",
     "references": "gold reads other datasets",
     "retention": "changes how long rows are kept",

@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from contracts.conditions import names_in
-from contracts.dataset import Column, Rule, Severity
+from contracts.dataset import COPY, NEGATED, RESERVED_NAMES, Column, Negation, Rule, Severity
 from contracts.marks import Finding, Loc
 from contracts.spark_types import fits
 
-KNOWN_TO_RULES = ("_period_start", "_period_end")
+KNOWN_TO_RULES = ("_period_start", "_period_end", COPY, NEGATED)
 """Names that a condition may use beside silver's columns."""
 _ALIKE = 0.85
 
@@ -53,6 +53,7 @@ class Draft:
     rules: Sequence[Placed[Rule]]
     aggregate_by: Placed[str] | None = None
     references: Placed[tuple[str, ...]] | None = None
+    negation: Placed[Negation] | None = None
 
 
 def cross_check(draft: Draft) -> Iterator[Finding]:
@@ -60,11 +61,13 @@ def cross_check(draft: Draft) -> Iterator[Finding]:
     for role, table in draft.tables.items():
         yield from _table_name(draft.dataset, role, draft.tables)
         yield from _repeated(table.columns)
+        yield from _own_names(table.columns)
     if silver := draft.tables.get("silver"):
         for column in silver.columns:
             yield from _column(column, silver.column_names)
         yield from _shared_names(silver.columns)
-        yield from _rules(draft.rules, silver.column_names)
+        yield from _rules(draft.rules, silver.column_names, draft.negation is not None)
+        yield from _negation(draft.negation, silver)
     yield from _aggregate_by(draft)
     yield from _references(draft)
 
@@ -88,6 +91,17 @@ def _repeated(columns: Sequence[Placed[Column]]) -> Iterator[Finding]:
         if column.value.name in seen:
             yield Finding(column.where("name"), f"the table has two columns {column.value.name!r}; rename one")
         seen.add(column.value.name)
+
+
+def _own_names(columns: Sequence[Placed[Column]]) -> Iterator[Finding]:
+    for column in columns:
+        name = column.value.name
+        if not name.startswith("_"):
+            continue
+        if name in RESERVED_NAMES or name.startswith("_bad_"):
+            yield Finding(column.where("name"), f"{name!r} is a name that the jobs use themselves; rename the column")
+        elif not column.value.derived:
+            yield Finding(column.where("name"), f"{name!r}: a name begins with _ only where the column is derived")
 
 
 def _shared_names(columns: Sequence[Placed[Column]]) -> Iterator[Finding]:
@@ -133,7 +147,24 @@ def _column(placed: Placed[Column], known: frozenset[str]) -> Iterator[Finding]:
                 yield Finding(placed.where(name), "files are not searched for a derived column, so this says nothing")
 
 
-def _rules(rules: Sequence[Placed[Rule]], columns: frozenset[str]) -> Iterator[Finding]:
+def _negation(placed: Placed[Negation] | None, silver: PlacedTable) -> Iterator[Finding]:
+    if placed is None:
+        return
+    derived = {column.value.name for column in silver.columns if column.value.derived}
+    seen: set[str] = set()
+    for part in ("same", "negated"):
+        for index, name in enumerate(getattr(placed.value, part)):
+            loc = (*placed.loc, part, index)
+            if name not in silver.column_names:
+                yield Finding(loc, f"{name!r} is no column of silver{meant(name, silver.column_names)}")
+            elif name in derived:
+                yield Finding(loc, f"{name!r} is derived; columns of the file alone tell which rows belong together")
+            elif name in seen:
+                yield Finding(loc, f"{name!r} is named twice; a column is either the same or negated")
+            seen.add(name)
+
+
+def _rules(rules: Sequence[Placed[Rule]], columns: frozenset[str], negation: bool) -> Iterator[Finding]:
     seen = {f"{check}_{name}" for check in ("bad", "null") for name in columns}
     known = columns | set(KNOWN_TO_RULES)
     for placed in rules:
@@ -144,6 +175,8 @@ def _rules(rules: Sequence[Placed[Rule]], columns: frozenset[str]) -> Iterator[F
         used = names_in(rule.condition)
         if not used & known:
             yield Finding(placed.where("condition"), f"the condition {rule.condition!r} names no column of silver")
+        if NEGATED in used and not negation:
+            yield Finding(placed.where("condition"), f"{NEGATED} needs the property 'negation' of the silver table")
         for name in sorted(used - known):
             # Not each unknown name is wrong: it may be a keyword, a type or a unit.
             if get_close_matches(name, columns, 1, _ALIKE):

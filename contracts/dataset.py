@@ -20,6 +20,18 @@ from contracts.errors import ContractError
 from contracts.spark_types import parse_type
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+ColumnName = Annotated[str, Field(pattern=r"^_?[a-z][a-z0-9_]*$")]
+COPY = "_copy"
+"""To conditions: 0 for the first of the rows of a file that are equal in all of the contract's columns, then 1, 2, …"""
+NEGATED = "_negated"
+"""To conditions: whether the file holds another row that takes this one back, or that this one does; see `Negation`."""
+RESERVED_NAMES = frozenset(
+    {
+        *("_source_key", "_source_etag", "_source_id", "_reason", "_reasons", "_row", "_rescued"),
+        *("_period_start", "_period_end", COPY, NEGATED, "_once", "_path", "_metadata"),
+    }
+)
+"""Columns that the jobs make themselves, beside those that begin with `_bad_`."""
 Value = bool | int | float | str
 
 
@@ -51,7 +63,8 @@ class Column(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: Name
+    name: ColumnName
+    """Begins with `_` only where the column is derived: it is about the row, not about what the row tells of."""
     type: str
     """Spark SQL type, for example `decimal(10,2)`."""
     required: bool = False
@@ -143,7 +156,8 @@ class Rule(BaseModel):
 
     code: Name
     condition: str
-    """Spark SQL over the silver columns, and `_period_start`, `_period_end` (null when the key names no month)."""
+    """Spark SQL over the silver columns, `_period_start`, `_period_end` (null when the key names no month), `_copy` and
+    `_negated`."""
     template: str = ""
     """The condition as it was written, with `${name}` where a threshold goes."""
     thresholds: Mapping[str, int | float] = {}
@@ -152,6 +166,17 @@ class Rule(BaseModel):
     source: str = ""
     """Where the rule or its thresholds come from: a text or an address."""
     description: str = ""
+
+
+class Negation(BaseModel):
+    """How a file takes a row back: by another row that tells of the same thing with opposite amounts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    same: tuple[Name, ...] = Field(min_length=1)
+    """Columns in which the two are equal; null equals null."""
+    negated: tuple[Name, ...] = Field(min_length=1)
+    """Columns whose values are opposite, and not all 0; a null has no opposite."""
 
 
 class Table(BaseModel):
@@ -272,6 +297,8 @@ class DatasetContract(BaseModel):
     gold: Gold | None = None
     """None only for a reference; `features`, `aggregate` and `aggregate_by` are its parts."""
     rules: tuple[Rule, ...] = ()
+    negation: Negation | None = None
+    """None: the rules do not know `_negated`."""
 
     @field_validator("path", "period")
     @classmethod

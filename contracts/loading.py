@@ -53,10 +53,13 @@ A column of silver may have:
 `codes`            what earlier files wrote to the value that it stands for
 `optionalInFile`   a file may lack the column
 `optionalWith`     other columns; a file that has all of them may lack this one
-`derived`          the transformation makes the column; files are not searched for it
+`derived`          the transformation makes the column; files are not searched for it, and its name may begin with _
 `fillNull`         a value that stands for null
 `unit`             of its values; columns of features and aggregate may have it too
 =================  ==========================================================================
+
+The silver table itself may have `negation`, with the lists `same` and `negated` of its columns: two rows of a file that
+are equal in the first and opposite in the second, which are not all 0, take each other back.
 
 A quality rule of silver is `type: custom`, `engine: sparkSQL`, with a condition that a good row fulfils and a
 `severity`: `reject` (the default), `warn` or `refuse`. It may have:

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from contracts.errors import BadWork
 from contracts.states import Layer, Reason
 
 SCHEMA_VERSION = 1
+"""Rises when an older reader would misread a marker. A field with a default leaves it: older readers pass over it."""
 PREFIX = "_commits/"
+MAX_NAMES = 20
+LONGEST_NAME = 64
+
+
+def bounded_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names that others wrote, safe to keep and to show.
+
+    Returns:
+        The first 20 of them in order, once each. What a terminal or Postgres would not take is an escape, and a name
+        of more than 64 characters ends with `…`. What was made so stays as it is.
+    """
+    return tuple(sorted({_bounded(name) for name in names})[:MAX_NAMES])
+
+
+def _bounded(name: str) -> str:
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[: LONGEST_NAME + 1])
+    return safe if len(safe) <= LONGEST_NAME else safe[: LONGEST_NAME - 1] + "…"
 
 
 class SourceResult(BaseModel):
@@ -26,6 +56,12 @@ class SourceResult(BaseModel):
     rows_in: int = Field(default=0, ge=0)
     rows_accepted: int = Field(default=0, ge=0)
     rows_rejected: int = Field(default=0, ge=0)
+    reasons: dict[str, NonNegativeInt] = {}
+    """Rejected rows by reason code. Every reason of a row counts, so their sum may be above `rows_rejected`."""
+    warnings: dict[str, NonNegativeInt] = {}
+    """Accepted rows that break a rule of the severity `warn`, by its code."""
+    rescued: Annotated[tuple[str, ...], AfterValidator(bounded_names)] = ()
+    """File columns that no column of the contract names, whose values were kept in `_rescued`; see `bounded_names`."""
     refused: Reason | None = None
     """Set when the file as a whole did not get in: quarantined, or ignored as superseded or gone."""
     detail: str = ""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from contracts.checking import Draft, Placed, PlacedTable, cross_check, meant
 from contracts.conditions import fill_in
-from contracts.dataset import Column, DatasetContract, Gold, Rule, Table
+from contracts.dataset import Column, DatasetContract, Gold, Negation, Rule, Table
 from contracts.marks import Finding, Loc, Marked
 from contracts.standard import against_standard, sentence
 
@@ -27,6 +27,7 @@ OF_SILVER = {
     "derived": "derived", "fillNull": "fill_null", "unit": "unit",
 }  # fmt: skip
 OF_GOLD = {"unit": "unit"}
+OF_SILVER_TABLE = {"negation": "negation"}
 OF_RULE = {"threshold": "threshold", "source": "source", "maxShare": "max_share"}
 _DAYS = {"d": 1.0, "day": 1.0, "days": 1.0, "m": 365.25 / 12, "month": 365.25 / 12, "months": 365.25 / 12,
          "y": 365.25, "yr": 365.25, "year": 365.25, "years": 365.25}  # fmt: skip
@@ -57,6 +58,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
+        self._negation: Placed[Negation] | None = None
 
     def contract(self, values: dict[Any, Any]) -> DatasetContract | None:
         custom = self._custom(values, (), OF_DATASET)
@@ -83,6 +85,7 @@ class _Reader:
             "retention": self._retention(values),
             "silver": self._table(tables, "silver"),
             "rules": tuple(item.value for item in rules),
+            "negation": self._negation.value if self._negation else None,
         }
         if not is_reference:
             raw.setdefault("transforms", values.get("id"))
@@ -100,6 +103,7 @@ class _Reader:
                 rules=rules,
                 aggregate_by=by,
                 references=Placed(contract.references, places["references"]) if contract else None,
+                negation=self._negation,
             )
         )
         return contract
@@ -154,6 +158,9 @@ class _Reader:
     def _placed_table(self, node: dict[Any, Any], loc: Loc, role: str) -> PlacedTable:
         if role != "silver" and node.get("quality"):
             self._note((*loc, "quality"), "rules are kept on silver alone; put them there")
+        own = self._custom(node, loc, OF_SILVER_TABLE if role == "silver" else {})
+        if "negation" in own:
+            self._read_negation(own["negation"])
         columns = []
         for index, item in parts(node, "properties"):
             column = self._column(item, (*loc, "properties", index), OF_SILVER if role == "silver" else OF_GOLD)
@@ -166,6 +173,12 @@ class _Reader:
             columns=columns,
             column_names=frozenset(str(item.get("name")) for _, item in parts(node, "properties")),
         )
+
+    def _read_negation(self, given: Placed[Any]) -> None:
+        negation = self._model(
+            Negation, given.value, given.loc, {name: (*given.loc, name) for name in Negation.model_fields}
+        )
+        self._negation = Placed(negation, given.loc) if negation else None
 
     def _column(self, node: dict[Any, Any], loc: Loc, known: Mapping[str, str]) -> Placed[Column] | None:
         if node.get("quality"):

@@ -82,7 +82,9 @@ class Reason(StrEnum):
     MISSING_COLUMNS = "missing_columns"
     WRONG_TYPES = "wrong_types"
     UNREADABLE_DATA = "unreadable_data"
+    UNKNOWN_COLUMNS = "unknown_columns"
     OVER_LIMIT = "over_limit"
+    TOO_MANY_REJECTED = "too_many_rejected"
     BAD_MANIFEST = "bad_manifest"
     SET_INCOMPLETE = "set_incomplete"
     RUN_FAILED = "run_failed"
@@ -143,6 +145,12 @@ _ADVICE = {
         "Columns have types that cannot be cast to the contract's; fix the writer and drop the file again."
     ),
     Reason.UNREADABLE_DATA: ("The footer is fine but the data pages cannot be decoded; drop an undamaged copy."),
+    Reason.UNKNOWN_COLUMNS: (
+        "The contract is strict and names none of these columns; add them to it, or drop a file without them."
+    ),
+    Reason.TOO_MANY_REJECTED: (
+        "More of its rows fail than the contract allows; look at them in the rejects table, then correct the file."
+    ),
     Reason.OVER_LIMIT: "The file is above a limit of its contract; split it, or raise the limit.",
     Reason.BAD_MANIFEST: "The manifest cannot be read, so the one before it stays in force; drop a corrected one.",
     Reason.SET_INCOMPLETE: (

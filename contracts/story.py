@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, field_serializer
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, field_serializer
 
 from contracts.events import utc_millis
 from contracts.states import FileState, Hop, Layer, Reason
+
+
+def _most_first(counts: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+Counts = Annotated[dict[str, NonNegativeInt], AfterValidator(_most_first)]
+"""Reason code to rows, most rows first."""
 
 
 class Passage(BaseModel):
@@ -37,6 +47,12 @@ class LayerResult(BaseModel):
     rows_in: int
     rows_accepted: int
     rows_rejected: int
+    reasons: Counts = {}
+    """Rejected rows by reason code; a row counts with every reason that it has."""
+    warnings: Counts = {}
+    """Accepted rows that break a rule which only warns, by its code."""
+    rescued: tuple[str, ...] = ()
+    """File columns that the contract does not name, kept in `_rescued`."""
 
 
 class CommitSource(BaseModel):
@@ -55,6 +71,10 @@ class CommitSource(BaseModel):
     rows_in: int
     rows_accepted: int
     rows_rejected: int
+    reasons: Counts = {}
+    warnings: Counts = {}
+    rescued: tuple[str, ...] = ()
+    """All three as in `LayerResult`."""
 
     @field_serializer("committed_at")
     def _committed_at(self, at: AwareDatetime) -> str:

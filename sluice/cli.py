@@ -419,7 +419,8 @@ def new_contract(
     name: Annotated[str, typer.Argument(help="Of the dataset, for example orders.")],
     title: Annotated[str, typer.Option(help="What people call it.")] = "",
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE.parquet", help="Take columns and types from this file.")
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Take columns and types from this parquet file or CSV."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -433,7 +434,8 @@ def new_contract(
         else:
             for path in made:
                 render.step(f"wrote {path}")
-            render.step(f"next: describe the columns, then `sluice contract check {name}`")
+            render.step(f"next: say in them what the rows are, then `sluice contract check {name}`")
+            render.step("how, step by step: docs/adding-a-dataset.md")
 
 
 @contract.command("diff")

@@ -6,16 +6,18 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from contracts.events import utc_millis
+from contracts.markers import MAX_NAMES
 from contracts.states import FileState, Layer
 from contracts.story import CommitSource, FileStory, LayerResult
 
@@ -35,6 +37,8 @@ _STYLE = {
 }  # fmt: skip
 PLANNED = 20
 """Files that a plan names."""
+MOST_TOLD = 12
+"""Reason codes that a story names, those of most rows, and columns."""
 MOST_ROWS = 200
 """A terminal's worth; `--json` gives all of them."""
 _SHORT = 100
@@ -134,7 +138,9 @@ def story_view(story: FileStory) -> RenderableType:
         parts.append(Text(story.detail))
     parts += [Text(""), _timeline(story)]
     if story.layers:
-        parts += [Text(""), _layers(story), Text(""), *map(_run, story.layers)]
+        parts += [Text(""), _layers(story)]
+        parts += [line for layer in story.layers for line in _told_of(layer)]
+        parts += [Text(""), *map(_run, story.layers)]
     return Group(*parts)
 
 
@@ -172,6 +178,34 @@ def _layers(story: FileStory) -> Table:
             layer.layer, layer.table, f"{layer.rows_in:,}", f"{layer.rows_accepted:,}", f"{layer.rows_rejected:,}"
         )  # fmt: skip
     return table
+
+
+def _told_of(layer: LayerResult) -> list[Text]:
+    """Why rows of a file were rejected or warned of, and which columns were kept aside; nothing where nothing was."""
+    told = [
+        ("rejected: ", _counts(layer.reasons), ""),
+        ("warned: ", _counts(layer.warnings), ""),
+        ("kept in _rescued: columns ", list(map(visible, layer.rescued)), "or " * (len(layer.rescued) == MAX_NAMES)),
+    ]
+    return [_listing(label, items, or_) for label, items, or_ in told if items]
+
+
+def _counts(counts: Mapping[str, int]) -> list[str]:
+    return [f"{rows:,} {visible(code)}" for code, rows in counts.items()]
+
+
+def _listing(label: str, items: Sequence[str], or_: str) -> Text:
+    """Items behind a label, broken between them only, so that a number stays with its word."""
+    left = len(items) - MOST_TOLD
+    shown = [*items[:MOST_TOLD], *([f"… {left} {or_}more"] if left > 0 else [])]
+    lines = [label + shown[0]]
+    for item in shown[1:]:
+        if cell_len(lines[-1]) + cell_len(item) + len(", ,") > console.width:
+            lines[-1] += ","
+            lines.append(f"  {item}")
+        else:
+            lines[-1] += f", {item}"
+    return Text("\n".join(lines))
 
 
 def _run(layer: LayerResult) -> Text:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import keyword
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
+from typing import BinaryIO
 
 import yaml
 
 from contracts.errors import UsageError
+from contracts.landing import is_csv
 from contracts.settings import PROJECT
 from contracts.spark_types import parse_type
 
@@ -22,6 +25,8 @@ _LONGEST = 40
 # A name as long as this leaves a line of code room for two.
 _LONGEST_COLUMN = 32
 _TIMES = ("timestamp_ntz", "timestamp", "date")
+_CSV_BYTES = 8 * 1024 * 1024
+"""Of a CSV that its types are guessed from."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,11 @@ def scaffold(name: str, title: str = "", source: Path | None = None) -> Files:
 
     Args:
         name: of the dataset; small letters, digits and `_`.
-        source: a parquet file whose columns and types the contract is to have; three to begin with otherwise.
+        source: a parquet file whose columns and types the contract is to have, or a CSV, whose types are guessed from
+            its first 8 MiB; three columns to begin with otherwise.
 
     Raises:
-        UsageError: the name cannot be one, or the file is not there, no parquet, or without a usable column.
+        UsageError: the name cannot be one, or the file is not there, neither of both, or without a usable column.
     """
     if not _NAME.fullmatch(name) or len(name) > _LONGEST or keyword.iskeyword(name):
         raise UsageError(
@@ -69,8 +75,11 @@ def scaffold(name: str, title: str = "", source: Path | None = None) -> Files:
         )
     fields, left_out = (_BEGINNING, ()) if source is None else _columns(source)
     time = next((item for item in fields if item.type in _TIMES), None)
+    kept_by = time or fields[0]
+    # A row without it would be in features, and in no row of the aggregate.
+    fields = [replace(item, required=item.required or item == kept_by) for item in fields]
     taken = {item.name for item in fields}
-    by, added = (time or fields[0]).name, ""
+    by, added = kept_by.name, ""
     if time is not None and time.type != "date":
         by = added = _free(f"{re.sub(r'_?(datetime|timestamp|time|at)$', '', time.name) or time.name}_date", taken)
     count = _free("row_count", {by})
@@ -117,25 +126,29 @@ def write_files(files: Files, contracts: Path, project: Path) -> list[Path]:
     return list(texts)
 
 
-class _LocalFile:
+@dataclass(frozen=True)
+class _Local:
     """A file as the footer's reader wants it."""
 
+    file: BinaryIO
+
     def get_range(self, bucket: str, key: str, offset: int, length: int) -> bytes:
-        with Path(key).open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+        self.file.seek(offset)
+        return self.file.read(length)
 
 
 def _columns(source: Path) -> tuple[Sequence[Field], Sequence[str]]:
-    """A parquet file's columns as a contract can have them, and what is said of those that it cannot."""
+    """A file's columns as a contract can have them, and what is said of those that it cannot."""
     from spark_jobs.footers import read_footer
 
     if not source.is_file():
-        raise UsageError(f"There is no file {source}; a parquet file was expected after --from.")
+        raise UsageError(f"There is no file {source}; a parquet file or a CSV was expected after --from.")
     try:
-        found = read_footer(_LocalFile(), "", str(source), source.stat().st_size).columns
+        with io.BytesIO(_beginning(source)) if is_csv(source.name) else source.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            found = read_footer(_Local(file), "", str(source), size).columns
     except ValueError as error:
-        raise UsageError(f"{source} is no parquet file that can be read: {error}") from error
+        raise UsageError(f"{source} is no parquet file that can be read: {error} A CSV is called .csv.") from error
     fields: dict[str, Field] = {}
     left_out = []
     for column in found:
@@ -144,13 +157,36 @@ def _columns(source: Path) -> tuple[Sequence[Field], Sequence[str]]:
         try:
             kind = parse_type(kind or column.kind)
         except ValueError:
-            left_out.append(f"{column.name} ({kind or column.kind})")
+            why = "the file has no value of it" if column.kind == "null" else kind or column.kind
+            left_out.append(f"{column.name} ({why})")
             continue
         name = _free(_column_name(column.name), set(fields))
         fields[name] = Field(name, kind, "" if name == column.name.casefold() else column.name)
     if not fields:
         raise UsageError(f"{source} has no column that a contract can have: {', '.join(left_out) or 'it has none'}.")
     return list(fields.values()), left_out
+
+
+def _beginning(source: Path) -> bytes:
+    """The first lines of a CSV that parse, as parquet, with the types that their values look like."""
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    try:
+        with pa_csv.open_csv(
+            str(source),
+            pa_csv.ReadOptions(block_size=_CSV_BYTES),
+            pa_csv.ParseOptions(invalid_row_handler=lambda row: "skip"),
+        ) as lines:
+            first = lines.read_next_batch()
+            # A blank around a name is none of it on landing either.
+            names = [name.strip() for name in first.schema.names]
+    except (pa.ArrowException, OSError, StopIteration, UnicodeDecodeError) as error:
+        raise UsageError(f"{source} is no CSV that can be read: {error}. A header and a line were expected.") from error
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_batches([first]).rename_columns(names), sink)
+    return sink.getvalue()
 
 
 def _column_name(name: str) -> str:

@@ -9,12 +9,14 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from contracts.dataset import DatasetContract
-from spark_jobs.conform import BAD, RAW
+from contracts.dataset import Column, DatasetContract, Severity
+from spark_jobs.conform import BAD, LACKING, RAW, UNPARSED_LINE
 from spark_jobs.matching import quoted
 
 PERIOD_START = "_period_start"
 PERIOD_END = "_period_end"
+UNPARSED = "unparsed_line"
+"""Reason of a line of a CSV that could not be parsed when it landed."""
 
 
 def accepted_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
@@ -25,8 +27,9 @@ def accepted_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
 def rejected_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
     """The rows that the contract rejects. Their count and that of the accepted ones add up to that of `df` (I3).
 
-    Checked in this order, so the first that fails gives `_reason`: for each column `bad_<column>` (a value was
-    there but could not be cast) and `null_<column>` (required and missing); then the contract's rules.
+    Checked in this order, so the first that fails gives `_reason`: `unparsed_line`, beside which there is no other; for
+    each column `bad_<column>` (a value was there but could not be cast) and `null_<column>` (required, in the file,
+    and missing); then the contract's rules, but for those of severity `warn`.
 
     Args:
         df: rows as `conform` makes them, with `_period_start` and `_period_end`.
@@ -35,7 +38,9 @@ def rejected_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
         With `_reason: string`, `_reasons: array<string>` and `_row: string`, the row as it came, in JSON.
     """
     failures = _failures(contract)
-    reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in failures.items())))
+    parsed = ~F.col(UNPARSED_LINE)
+    tests = {UNPARSED: ~parsed} | {code: parsed & test for code, test in failures.items()}
+    reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in tests.items())))
     raw = F.struct(*(F.col(quoted(name)).alias(name.removeprefix(RAW)) for name in df.columns if name.startswith(RAW)))
     return (
         df.where(_failed(contract))
@@ -49,21 +54,35 @@ def _failures(contract: DatasetContract) -> dict[str, SparkColumn]:
     """Code to a condition that is true, never null, for a row that fails."""
     failures = {}
     for column in contract.silver.columns:
-        bad = F.col(BAD + column.name)
-        failures[f"bad_{column.name}"] = bad
+        bad = F.lit(False) if column.derived else F.col(BAD + column.name)
+        if not column.derived:
+            failures[f"bad_{column.name}"] = bad
         if column.required:
-            failures[f"null_{column.name}"] = ~bad & F.col(column.name).isNull()
-    return failures | _broken_rules(contract)
+            failures[f"null_{column.name}"] = ~bad & _missing(column)
+    return failures | broken_rules(contract, Severity.REJECT, Severity.REFUSE)
+
+
+def _missing(column: Column) -> SparkColumn:
+    null = F.col(column.name).isNull()
+    return null if column.derived else null & ~F.col(LACKING + column.name)
 
 
 def _failed(contract: DatasetContract) -> SparkColumn:
-    """True when any of the failures is, in fewer steps: a required value that is bad is null too."""
-    tests = [
-        F.col(column.name).isNull() if column.required else F.col(BAD + column.name)
-        for column in contract.silver.columns
-    ]
-    return reduce(or_, [*tests, *_broken_rules(contract).values()])
+    """True when any of the failures is, in fewer steps."""
+    tests = [F.col(UNPARSED_LINE)]
+    for column in contract.silver.columns:
+        if column.required:
+            tests.append(_missing(column))
+        # Without a filling, a required value that is bad is null too.
+        if not column.derived and not (column.required and column.fill_null is None):
+            tests.append(F.col(BAD + column.name))
+    return reduce(or_, [*tests, *broken_rules(contract, Severity.REJECT, Severity.REFUSE).values()])
 
 
-def _broken_rules(contract: DatasetContract) -> dict[str, SparkColumn]:
-    return {rule.code: ~F.coalesce(F.expr(rule.condition), F.lit(True)) for rule in contract.rules}
+def broken_rules(contract: DatasetContract, *severities: Severity) -> dict[str, SparkColumn]:
+    """Code of a rule to a condition that is true, never null, for a row that breaks it."""
+    return {
+        rule.code: ~F.coalesce(F.expr(rule.condition), F.lit(True))
+        for rule in contract.rules
+        if rule.severity in severities
+    }

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import reduce
+from operator import or_
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from contracts.dataset import Column
+from contracts.dataset import Column, Value
 from spark_jobs.footers import FileColumn
 from spark_jobs.matching import Layout, quoted
 
 BAD = "_bad_"
+LACKING = "_lacking_"
+RESCUED = "_rescued"
+UNPARSED_LINE = "_unparsed_line"
 RAW = "_raw:"
 _ONCE = "_once"
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
@@ -30,10 +35,13 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
         keep: columns of `df` that are handed on as they are.
 
     Returns:
-        The contract's columns; for each a `_bad_<column>: boolean`, true when a value was there but could not be
-        cast; the row as it came, its columns named `_raw:<name>`; and those of `keep`. A column that the file lacks
-        is null.
+        The contract's columns but for derived ones; for each a `_bad_<column>: boolean`, true when a value was there
+        but could not be cast or is no known code, and for each required one a `_lacking_<column>: boolean`, true when
+        the file does not have it (its rows then hold null); `_rescued: string`, what the row says in columns that no
+        contract column names, as a JSON object without nulls, or null; `_unparsed_line: boolean`, true for a line of a
+        CSV that could not be parsed; the row as it came, its columns named `_raw:<name>`; and those of `keep`.
     """
+    columns = tuple(column for column in columns if not column.derived)
     sources = {column.name: layout.source_of(column.name) for column in columns}
     renamed = df.select(*(F.col(quoted(item.name)).alias(RAW + item.name) for item in layout.columns), *keep)
     cast = renamed.select("*", *(_value(column, sources[column.name]) for column in columns))
@@ -41,6 +49,9 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
         *(_raw(item) for item in layout.columns),
         *(_filled(column) for column in columns),
         *(_is_bad(column, sources[column.name]) for column in columns),
+        *(F.lit(sources[column.name] is None).alias(LACKING + column.name) for column in columns if column.required),
+        _rescued(layout.extras),
+        (F.lit(False) if layout.unparsed is None else _raw(layout.unparsed).isNotNull()).alias(UNPARSED_LINE),
         *keep,
     )
 
@@ -70,12 +81,15 @@ def _value(column: Column, source: FileColumn | None) -> SparkColumn:
     if source is None:
         return F.lit(None).cast(column.type).alias(column.name)
     raw = _raw(source)
-    if source.kind == "nanos":
+    if column.codes:
+        value = _decoded(raw, source, column)
+    elif source.kind == "nanos":
         # `div` is a division of whole numbers; a quotient of doubles would lose digits.
         value = F.timestamp_micros(F.expr(f"{quoted(RAW + source.name)} div 1000")).try_cast(column.type)
     elif source.type in _FLOATS and column.type in _INTEGERS:
-        # A cast alone would cut 1.5 to 1 and say nothing.
-        value = F.when(raw == F.rint(raw), raw.try_cast(column.type))
+        value = _whole(raw, column.type)
+    elif source.type == "string" and column.type in _INTEGERS:
+        value = _parsed(raw, column.type)
     elif source.type in _FLOATS and (decimal := _decimal(column.type)) is not None:
         value = _to_decimal(raw, column.type, *decimal)
     else:
@@ -88,11 +102,44 @@ def _value(column: Column, source: FileColumn | None) -> SparkColumn:
     return value.alias(column.name)
 
 
+def _whole(raw: SparkColumn, kind: str) -> SparkColumn:
+    """A floating-point number as a whole one; a cast alone would cut 1.5 to 1 and say nothing."""
+    return F.when(raw == F.rint(raw), raw.try_cast(kind))
+
+
+def _parsed(raw: SparkColumn, kind: str) -> SparkColumn:
+    """A text as a whole number. Pandas writes 1 as 1.0 where the column has missing values."""
+    return F.coalesce(raw.try_cast(kind), _whole(raw.try_cast("double"), kind))
+
+
+def _decoded(raw: SparkColumn, source: FileColumn, column: Column) -> SparkColumn:
+    """A code of an earlier file as the contract's value, or the value itself; null for anything else."""
+    text = raw.cast("string")
+    plain = _parsed(text, column.type) if column.type in _INTEGERS else text.try_cast(column.type)
+    by_value: dict[Value, list[str]] = {}
+    for code, meaning in column.codes.items():
+        by_value.setdefault(meaning, []).append(code)
+    # Codes are few and files of today have numbers: no map, and no lower case where nothing has a case.
+    key = F.lower(F.trim(text)) if source.type == "string" else text
+    found = plain
+    for meaning, codes in by_value.items():
+        found = F.when(key.isin(codes), F.lit(meaning).cast(column.type)).otherwise(found)
+    return found
+
+
+def _rescued(extras: tuple[FileColumn, ...]) -> SparkColumn:
+    if not extras:
+        return F.lit(None).cast("string").alias(RESCUED)
+    held = F.to_json(F.struct(*(_raw(item).alias(item.name) for item in extras)))
+    return F.when(reduce(or_, (_raw(item).isNotNull() for item in extras)), held).alias(RESCUED)
+
+
 def _is_bad(column: Column, source: FileColumn | None) -> SparkColumn:
-    if source is None or (source.type == column.type and column.type not in _TIMES):
+    plain = source is not None and source.type == column.type and column.type not in _TIMES and not column.codes
+    if source is None or plain:
         return F.lit(False).alias(BAD + column.name)
     raw = _raw(source)
-    if source.type in _FLOATS:
+    if source.type in _FLOATS and not column.codes:
         there = raw.isNotNull() & ~F.isnan(raw)
         decimal = _decimal(column.type)
         # The same as a failed cast, without the cast: reading only the rejected rows then skips most casts.

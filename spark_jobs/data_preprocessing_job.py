@@ -31,6 +31,7 @@ from spark_jobs.quarantine import copy_originals
 from spark_jobs.scan import find_unreadable, scan_files
 from spark_jobs.session import spark_errors
 from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec, union
+from spark_jobs.tally import count_reasons, count_warnings, may_refuse, too_many
 from spark_jobs.transforms.loading import load_transforms
 
 
@@ -80,6 +81,7 @@ def run(
             refused += more
             commits = commits_of(lake.tables(*tables), batch.batch_id)
         counted, more = _count(job, accepted, commits)
+        counted = _told(job, accepted, counted, commits)
     refused += more
     # Without a commit their rows are still there, and the next attempt takes them back.
     counted += [result(item) for item in gone if silver in commits]
@@ -133,10 +135,49 @@ def _write_once(
     # 1. The rejects are durable; nobody counts them before the main table's commit.
     changed = list(check_versions(job.store, [file.item for file in files]).values())
     files = _without(files, changed)
+    spoilt = _spoilt(job, files)
+    files = _without(files, spoilt)
     if files or gone:
         _replace(job, files, gone, tables, rejects=False)
         # 2. The one commit that counts is durable, under the batch's id.
-    return files, changed
+    return files, changed + spoilt
+
+
+def _spoilt(job: _Job, files: Sequence[Accepted]) -> list[Refused]:
+    """Those of which the contract says that too many rows fail; the rejects of the batch are committed."""
+    if not files or not may_refuse(job.contract):
+        return []
+    commit = commits_of(job.lake.tables(job.contract.rejects_table), job.batch.batch_id)[job.contract.rejects_table]
+    reasons = count_reasons(job.spark, job.contract, commit, [file.item.key for file in files])
+    rejected = _rows_by_key(job, files, {job.contract.rejects_table: commit})[job.contract.rejects_table]
+    found = []
+    for file in files:
+        key = file.item.key
+        detail = too_many(job.contract, file.rows, rejected.get(key, 0), reasons.get(key, {}))
+        found += [Refused(file.item, Reason.TOO_MANY_REJECTED, detail)] if detail else []
+    return found
+
+
+def _told(
+    job: _Job, files: Sequence[Accepted], counted: list[SourceResult], commits: Mapping[str, Snapshot]
+) -> list[SourceResult]:
+    """The results with what there is to say of the rows: reasons of the rejected, warnings, columns kept aside."""
+    silver, rejects = commits.get(job.contract.silver.name), commits.get(job.contract.rejects_table)
+    keys = [source.key for source in counted]
+    reasons = count_reasons(job.spark, job.contract, rejects, keys)
+    warnings = count_warnings(job.spark, job.contract, silver, keys)
+    extras = {file.item.key: tuple(column.name for column in file.layout.extras) for file in files}
+    return [
+        SourceResult.model_validate(
+            source.model_dump()
+            | {
+                "reasons": reasons.get(source.key, {}),
+                "warnings": warnings.get(source.key, {}),
+                "rescued": extras[source.key],
+            }
+        )
+        for source in counted
+    ]
 
 
 def _replace(
@@ -185,6 +226,8 @@ def _explain(job: _Job, file: Accepted, good: int, bad: int) -> Refused:
         return changed[file.item]
     if good + bad == 0 and find_unreadable(job.spark, [file]):
         return _unreadable(file)
+    if good == 0 and (spoilt := _spoilt(job, [file])):
+        return spoilt[0]
     raise AccountingMismatch(
         f"{file.item.uri!r} (etag {file.item.etag}) has {file.rows} rows by its footer, but batch {job.batch.batch_id} "
         f"put {good} into {job.contract.silver.name} and {bad} into {job.contract.rejects_table}. "

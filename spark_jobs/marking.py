@@ -17,7 +17,11 @@ def put_marker(store: Store, marker: CommitMarker) -> None:
 
 
 def result(item: WorkItem, **fields: object) -> SourceResult:
-    """The result for one file of a batch."""
+    """The result for one file of a batch.
+
+    Args:
+        fields: any others of `SourceResult`: its rows with `reasons`, `warnings` and `rescued`, or why it was refused.
+    """
     return SourceResult.model_validate(
         {
             **item.model_dump(include={"bucket", "key", "etag", "size", "cause", "depth", "deleted"}),

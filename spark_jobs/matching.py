@@ -14,6 +14,10 @@ _NUMERIC = frozenset({"tinyint", "smallint", "int", "bigint", "float", "double",
 _TIMES = frozenset({"date", "timestamp", "timestamp_ntz", "nanos"})
 
 
+UNPARSED = "_unparsed"
+"""See `ingest.csv_files`."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why a file as a whole does not get in."""
@@ -32,6 +36,19 @@ class Layout:
     """Contract column to the index in `columns` that stands for it; columns that the file lacks are left out."""
 
     @property
+    def extras(self) -> tuple[FileColumn, ...]:
+        """Those that no contract column names."""
+        named = {index for _, index in self.sources}
+        return tuple(
+            column for index, column in enumerate(self.columns) if index not in named and column.name != UNPARSED
+        )
+
+    @property
+    def unparsed(self) -> FileColumn | None:
+        """The column that holds the text of lines which did not parse when a CSV landed."""
+        return next((column for column in self.columns if (column.name, column.type) == (UNPARSED, "string")), None)
+
+    @property
     def ddl(self) -> str:
         """The schema that Spark is to read the files with."""
         return ", ".join(f"{quoted(column.name)} {column.type}" for column in self.columns)
@@ -42,11 +59,14 @@ class Layout:
         return None if index is None else self.columns[index]
 
 
-def match_columns(columns: Sequence[Column], found: Sequence[FileColumn]) -> Layout | Refusal:
+def match_columns(columns: Sequence[Column], found: Sequence[FileColumn], strict: bool = False) -> Layout | Refusal:
     """Find each contract column in a file, by its name, a synonym or an earlier name, and whatever the case.
 
     Derived columns are not looked for. A column may be lacking where the contract says so: always, or only where the
     file has certain others.
+
+    Args:
+        strict: a column of the file that no contract column names refuses the file.
     """
     if not found:
         return Refusal(Reason.NO_COLUMNS, "The file is valid parquet with 0 columns.")
@@ -77,7 +97,10 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn]) -> Lay
         return Refusal(Reason.DUPLICATE_COLUMNS, f"{'; '.join(twice)}.")
     if wrong:
         return Refusal(Reason.WRONG_TYPES, f"{'; '.join(wrong)}.")
-    return Layout(readable, tuple(sources))
+    layout = Layout(readable, tuple(sources))
+    if strict and (unknown := _unknown(sought, found)):
+        return Refusal(Reason.UNKNOWN_COLUMNS, f"Unknown: {', '.join(unknown)}.")
+    return layout
 
 
 def castable(column: FileColumn, target: str) -> bool:
@@ -96,6 +119,11 @@ def castable(column: FileColumn, target: str) -> bool:
 def quoted(name: str) -> str:
     """A column's name as Spark's parsers take it, whatever it holds."""
     return "`" + name.replace("`", "``") + "`"
+
+
+def _unknown(columns: Sequence[Column], found: Sequence[FileColumn]) -> list[str]:
+    known = {name for column in columns for name in column.source_names} | {UNPARSED}
+    return sorted(column.name for column in found if column.name.casefold() not in known)
 
 
 def _may_lack(column: Column, hits: Mapping[str, Sequence[FileColumn]]) -> bool:

@@ -143,7 +143,7 @@ def _judge(contract: DatasetContract, item: WorkItem, size: int, footer: Footer)
     for name, found, limit in _measures(contract.limits, size, footer):
         if found > limit:
             return _over(item, name, found, limit)
-    layout = match_columns(contract.silver.columns, footer.columns)
+    layout = match_columns(contract.silver.columns, footer.columns, contract.strict)
     if isinstance(layout, Refusal):
         return Refused(item, layout.reason, _said(layout.detail))
     if footer.rows == 0:

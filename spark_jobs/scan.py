@@ -16,6 +16,7 @@ from spark_jobs.conform import conform
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
 from spark_jobs.matching import Layout
 from spark_jobs.preflight import GLOB_SIGNS, Accepted
+from spark_jobs.repeats import mark_repeats, wanted
 from spark_jobs.session import spark_errors
 
 ORIGIN = (SOURCE_ID, SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
@@ -27,21 +28,21 @@ _TYPES = ("string", "string", "string", "timestamp_ntz", "timestamp_ntz")
 def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> list[DataFrame]:
     """The conformed rows of some files (see `conform`), with the columns of `ORIGIN`.
 
+    Where a rule asks for them, with `_copy` and `_negated` (see `mark_repeats`); of many rows, some are read for that.
+
     Returns:
-        A frame for each scan; files of one layout are read by one. No data is read before an action.
+        A frame for each scan; files of one layout are read by one.
 
     Raises:
         JobFailed: Spark names a file that was not asked for.
     """
-    return [
-        conform(
-            _with_origin(spark, contract, group, _raw_scan(spark, layout, group)),
-            contract.silver.columns,
-            layout,
-            keep=ORIGIN,
-        )
-        for layout, group in _by_layout(files).items()
-    ]
+    return [_scan(spark, contract, layout, group) for layout, group in _by_layout(files).items()]
+
+
+def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
+    raw = _with_origin(spark, contract, files, _raw_scan(spark, layout, files))
+    rows = conform(raw, contract.silver.columns, layout, keep=ORIGIN)
+    return mark_repeats(spark, contract, rows, sum(file.rows for file in files)) if wanted(contract) else rows
 
 
 def find_unreadable(spark: SparkSession, files: Sequence[Accepted]) -> list[Accepted]:

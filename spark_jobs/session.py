@@ -82,6 +82,9 @@ def engine_conf() -> dict[str, str]:
         "spark.comet.convert.rdd.enabled": "true",
         "spark.memory.offHeap.enabled": "true",
         "spark.memory.offHeap.size": "1g",
+        # What follows from a filter for other columns is looked for with every name that a column ever had: with a few
+        # renamed columns under many rules, planning alone takes hours. The jobs' filters need no inference.
+        "spark.sql.constraintPropagation.enabled": "false",
         # Stages that are planned one by one cost a small file more than they save a large one.
         "spark.sql.adaptive.enabled": "false",
         # Listing 1,000 given files would otherwise be 1,000 tasks.

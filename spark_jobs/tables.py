@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from contracts.changes import AddColumn, Incompatible, WidenColumn, evolutions
 from contracts.dataset import DatasetContract, Table
 from contracts.errors import ContractError, JobFailed
+from spark_jobs.conform import RESCUED
 from spark_jobs.lake import BATCH_PROPERTY, SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, Lake, LakeTable, Snapshot
 
 SOURCE_COLUMNS = ((SOURCE_KEY, "string"), (SOURCE_ETAG, "string"), (SOURCE_ID, "string"))
@@ -51,8 +52,8 @@ class TableSpec:
 
 
 def silver_spec(contract: DatasetContract) -> TableSpec:
-    """The table of accepted rows."""
-    return _by_source(contract.silver)
+    """The table of accepted rows; `_rescued` holds in JSON what the file says in columns that no contract names."""
+    return _by_source(contract.silver, ((RESCUED, "string"),))
 
 
 def features_spec(contract: DatasetContract) -> TableSpec:
@@ -124,8 +125,8 @@ def rows_at(spark: SparkSession, table: str, snapshot_id: int) -> DataFrame:
     return spark.read.option("versionAsOf", str(snapshot_id)).table(table)
 
 
-def _by_source(table: Table) -> TableSpec:
-    columns = tuple((column.name, column.type) for column in table.columns)
+def _by_source(table: Table, more: tuple[tuple[str, str], ...] = ()) -> TableSpec:
+    columns = tuple((column.name, column.type) for column in table.columns) + more
     times = tuple(name for name, kind in columns if kind.startswith(("date", "timestamp")))
     return TableSpec(table.name, columns + SOURCE_COLUMNS, SOURCE_ID, (SOURCE_KEY, SOURCE_ETAG, *times))
 

@@ -400,6 +400,35 @@ def test_commits_of_before_the_ledger_kept_their_numbers_come_first_by_their_tim
     assert [files_in(ledger, snapshot)[KEY][0] for snapshot in (400, 500, 600)] == ["a1", "b2", "b2"]
 
 
+CHECKED = {"reasons": {"a": 2, "b": 1}, "warnings": {"w": 3}, "rescued": ("new", "ünder scøre \\x00")}
+
+
+def test_reasons_warnings_and_columns_kept_aside_are_told_of_a_file_and_of_its_commit(ledger: Ledger) -> None:
+    ledger.record_marker(marker(accepted().model_copy(update=CHECKED), accepted(key="nyc_yellow/b.parquet")))
+    assert told(ledger).layers[0].model_dump().items() >= CHECKED.items()
+    plain = told(ledger, "nyc_yellow/b.parquet").layers[0]
+    assert (plain.reasons, plain.warnings, plain.rescued) == ({}, {}, ())
+    assert ledger.commit_sources(5)[0].model_dump().items() >= CHECKED.items()
+
+
+def test_newer_result_takes_the_reasons_with_it_and_the_commit_before_keeps_its_own(ledger: Ledger) -> None:
+    ledger.record_marker(marker(accepted().model_copy(update=CHECKED)))
+    ledger.record_marker(marker(accepted(etag="a1", rejected=0), batch_id="b2", snapshot=6))
+    assert (told(ledger).layers[0].reasons, told(ledger).layers[0].rescued) == ({}, ())
+    assert ledger.commit_sources(5)[0].reasons == CHECKED["reasons"]
+
+
+def test_result_of_before_the_ledger_kept_reasons_tells_none(ledger: Ledger, ledger_url: str) -> None:
+    with psycopg.connect(ledger_url) as connection:
+        connection.execute(
+            "INSERT INTO ledger.results (bucket, key, etag, layer, table_name, batch_id, rows_in, rows_accepted, "
+            "rows_rejected, at) VALUES ('bronze', %s, 'a1', 'silver', 'silver.nyc_yellow', 'b0', 3, 2, 1, now())",
+            (KEY,),
+        )
+    drop(ledger, put())
+    assert told(ledger).layers[0].reasons == {}
+
+
 def test_unknown_snapshot_is_told_from_one_that_holds_no_file(ledger: Ledger) -> None:
     commit(ledger, 1, accepted(rows=3, rejected=3))
     assert ledger.files_in(100) == []

@@ -74,6 +74,11 @@ CASES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[str, str, bool]],
     ),
     "strict": ((("schema:\n", "  - {property: strict, value: true}\nschema:\n"),),
                [("setting_changed", "strict", False)], "which files are accepted: False is True now"),
+    "negation": (
+        (("physicalName: silver.rides\n", "physicalName: silver.rides\n    customProperties: [{property: negation, "
+          "value: {same: [zone], negated: [fare]}}]\n"),),
+        [("setting_changed", "negation", False)], "which are accepted: nothing is",
+    ),
     "owner": ((("{name: data-platform}", "{name: other}"),), [("setting_changed", "owner", False)], "other now"),
     "texts-for-people": ((("name: Rides\n", "name: All rides\ndescription: {purpose: more}\n"),), [], ""),
 }  # fmt: skip

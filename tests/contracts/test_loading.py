@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts import loading, reading
-from contracts.dataset import Earlier, Limits, Severity
+from contracts.dataset import Earlier, Limits, Negation, Severity
 from contracts.errors import ContractError
 from contracts.loading import load_contract, load_contracts, read_contract
 from contracts.settings import PROJECT
@@ -18,6 +18,15 @@ from tests.contracts.variants import REFERENCE, SMALL, changed, line_of, load
 
 FARE = "        customProperties: [{property: unit, value: USD}]"
 PAYMENT = "      - name: payment\n        physicalType: int\n"
+DERIVED = "      - {name: _odd, physicalType: int, customProperties: [{property: derived, value: true}]}\n"
+SILVER = "    physicalName: silver.rides\n"
+
+
+def negation(value: str) -> str:
+    """The silver table's own lines, with the property in one."""
+    return f"{SILVER}    customProperties: [{{property: negation, value: {value}}}]\n"
+
+
 THRESHOLD = "        customProperties: [{property: threshold, value: 5000}]"
 
 
@@ -68,6 +77,23 @@ def test_retention_is_days_and_never_less_than_what_was_said(
     own = f"{{property: retention, value: {value}, unit: {unit}}}"
     sla = f"slaProperties: [{{property: latency, value: 4, unit: h}}, {own}]"
     assert load(tmp_path, ("schema:\n", f"{sla}\nschema:\n")).retention == days
+
+
+def test_silver_says_how_a_file_takes_a_row_back(tmp_path: Path) -> None:
+    contract = load(tmp_path, (SILVER, negation("{same: [zone, started], negated: [fare]}")))
+    assert contract.negation == Negation(same=("zone", "started"), negated=("fare",))
+    assert load(tmp_path).negation is None
+
+
+def test_rule_may_ask_for_repeats_and_for_rows_that_are_taken_back(tmp_path: Path) -> None:
+    taken_back = (SILVER, negation("{same: [zone], negated: [fare]}"))
+    rules = load(tmp_path, taken_back, ("fare >= 0", "not _negated and _copy = 0")).rules
+    assert rules[1].condition == "not _negated and _copy = 0"
+
+
+def test_name_of_a_derived_column_may_begin_with_an_underscore(tmp_path: Path) -> None:
+    columns = load(tmp_path, (PAYMENT, PAYMENT + DERIVED)).silver.columns
+    assert [(column.name, column.derived) for column in columns][2] == ("_odd", True)
 
 
 def test_custom_property_of_another_vendor_is_not_ours_to_judge(tmp_path: Path) -> None:
@@ -265,6 +291,33 @@ WRONG: dict[str, tuple[tuple[str, str], str, str, str]] = {
         "maxRejectedShare", "customProperties.limits.maxRejectedShare", "not 2",
     ),
     "version": (("version: 1.2.0", "version: v1"), "version: v1", "version", "should match"),
+    "negation-of-no-column": (
+        (SILVER, negation("{same: [zones], negated: [fare]}")),
+        "property: negation", "schema.silver.customProperties.negation.same[0]", "did you mean 'zone'",
+    ),
+    "negation-of-one-column-twice": (
+        (SILVER, negation("{same: [zone, fare], negated: [fare]}")),
+        "property: negation", "schema.silver.customProperties.negation.negated[0]", "'fare' is named twice",
+    ),
+    "negation-of-nothing": (
+        (SILVER, negation("{same: [], negated: [fare]}")),
+        "property: negation", "schema.silver.customProperties.negation.same", "at least 1 item",
+    ),
+    "negation-misspelt": (
+        (SILVER, SILVER + "    customProperties: [{property: negations, value: {same: [zone], negated: [fare]}}]\n"),
+        "negations", "schema.silver.customProperties.negations", "did you mean 'negation'",
+    ),
+    "negation-that-no-table-says": (
+        ("fare >= 0", "not _negated"),
+        "_negated", "schema.silver.quality.negative_fare.implementation", "needs the property 'negation'",
+    ),
+    "underscore-of-a-column-that-files-have": (
+        ("- name: started", "- name: _started"), "_started", "schema.silver.properties._started.name", "derived",
+    ),
+    "name-of-the-jobs-own": (
+        (PAYMENT, PAYMENT + DERIVED.replace("_odd", "_row")),
+        "_row", "schema.silver.properties._row.name", "the jobs use themselves",
+    ),
     "retention": (
         ("schema:\n", "slaProperties:\n  - {property: retention, value: 1, unit: weeks}\nschema:\n"),
         "weeks", "slaProperties.retention.unit", "d, months or y was expected",

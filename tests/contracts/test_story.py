@@ -20,6 +20,7 @@ def test_story_as_json_has_the_promised_fields_and_times_in_utc() -> None:
         rows_in=3,
         rows_accepted=2,
         rows_rejected=1,
+        reasons={"b": 1, "a": 1, "c": 2},
     )
     story = FileStory(
         bucket="bronze",
@@ -48,4 +49,8 @@ def test_story_as_json_has_the_promised_fields_and_times_in_utc() -> None:
         "rows_in",
         "rows_accepted",
         "rows_rejected",
+        "reasons",
+        "warnings",
+        "rescued",
     }
+    assert list(told["layers"][0]["reasons"]) == ["c", "a", "b"], "most rows first"

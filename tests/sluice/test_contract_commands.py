@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import json
 import subprocess
 import sys
@@ -231,8 +232,38 @@ def test_new_dataset_has_the_columns_and_types_of_a_file_and_names_what_it_left_
     }
     assert contract.aggregate_by == "lpep_pickup_date"
     text = file.read_text("utf-8")
-    assert all(f'# Not taken over: "{name}' in text for name in ("ehail_fee (null)", "parts (nested)", "raw (binary)"))
+    left_out = ("ehail_fee (the file has no value of it)", "parts (nested)", "raw (binary)")
+    assert all(f'# Not taken over: "{name}' in text for name in left_out)
     assert yaml.safe_load(text)["name"] == "Orders: \"all\" – 'of' them"
+
+
+def test_new_dataset_takes_a_csv_and_the_types_that_its_values_look_like(tmp_path: Path) -> None:
+    csv = tmp_path / "file.csv.gz"
+    lines = (
+        'base, "pickup_datetime",zone,fare,shared',
+        "B00477,2020-04-24 08:20:17.000000,264,1.5,",
+        "too,few",
+        '"B01259",2020-04-24 08:26:59.000000,,2,',
+    )
+    csv.write_bytes(gzip.compress("\n".join(lines).encode()))
+    file, *_ = write_files(scaffold("orders", source=csv), tmp_path / "contracts", tmp_path)
+    contract = load_contract(file)
+    assert {column.name: column.type for column in contract.silver.columns} == {
+        "base": "string",
+        "pickup_datetime": "timestamp_ntz",
+        "zone": "bigint",
+        "fare": "double",
+    }
+    assert 'Not taken over: "shared (the file has no value of it)"' in file.read_text("utf-8")
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_column_that_the_aggregate_is_kept_by_is_required_and_no_row_is_without_it(tmp_path: Path, case: str) -> None:
+    _, (file, _, _) = _made(tmp_path, case)
+    contract = load_contract(file)
+    by, columns = contract.aggregate_by, contract.silver.columns
+    (source,) = [c for c in columns if c.name == by] or [c for c in columns if c.type.startswith("timestamp")]
+    assert source.required
 
 
 def test_test_of_a_new_dataset_tests_all_three_transformations(tmp_path: Path) -> None:
@@ -266,12 +297,22 @@ def test_new_refuses_a_name_that_no_dataset_can_have(name: str) -> None:
         scaffold(name)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n"], ids=["missing", "empty", "csv"])
-def test_new_from_what_is_no_parquet_file_says_so(tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "file.parquet"
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("file.parquet", None, "There is no file"),
+        ("file.parquet", b"", "is no parquet file"),
+        ("file.parquet", b"a,b\n1,2\n", r"A CSV is called \.csv"),
+        ("file.csv", b"", "is no CSV"),
+        ("file.csv", b"PAR1\x00\xff\n\xff", "is no CSV"),
+        ("file.csv.gz", b"a,b\n1,2\n", "is no CSV"),
+    ],
+)
+def test_new_from_what_cannot_be_read_says_so(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:
+    file = tmp_path / name
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UsageError, match=r"parquet file"):
+    with pytest.raises(UsageError, match=said):
         scaffold("orders", source=file)
 
 

@@ -59,6 +59,46 @@ def test_story_keeps_tables_runs_and_snapshots_whole(screen: io.StringIO) -> Non
         assert any(whole in line for line in shown.splitlines()), whole
 
 
+def checked(**told: object) -> LayerResult:
+    return LayerResult.model_validate(
+        {
+            "layer": Layer.SILVER, "table": "silver.nyc_yellow", "dag_id": None, "run_id": None, "snapshot_id": 1,
+            "rows_in": 3, "rows_accepted": 2, "rows_rejected": 1, **told,
+        }
+    )  # fmt: skip
+
+
+def test_story_tells_reasons_warnings_and_columns_kept_aside_below_the_layers(screen: io.StringIO) -> None:
+    reasons = {"distance_absurd": 88, "negative_amount": 1_204}
+    layer = checked(reasons=reasons, warnings={"no_tip": 7}, rescued=["a", "b"])
+    render.story(make_story(layers=(layer,)))
+    lines = screen.getvalue().splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("silver"))
+    assert lines[start + 1 : start + 4] == [
+        "rejected: 1,204 negative_amount, 88 distance_absurd",
+        "warned: 7 no_tip",
+        "kept in _rescued: columns a, b",
+    ]
+
+
+def test_story_without_reasons_says_nothing_of_them(screen: io.StringIO) -> None:
+    render.story(make_story(layers=(checked(),)))
+    assert not any(word in screen.getvalue() for word in ("rejected:", "warned:", "_rescued"))
+
+
+def test_reasons_keep_their_numbers_beside_them_on_80_columns(screen: io.StringIO) -> None:
+    reasons = {f"a_rule_of_some_length_{n}": 1_000_000 + n for n in range(14)}
+    names = [f"column with blanks {n:02d}" for n in range(20)]
+    render.story(make_story(layers=(checked(reasons=reasons, rescued=names),)))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for whole in ("1,000,013 a_rule_of_some_length_13", "1,000,002 a_rule_of_some_length_2", "column with blanks 11"):
+        assert any(whole in line for line in lines), whole
+    assert "a_rule_of_some_length_1," not in screen.getvalue(), "those of fewest rows are left out"
+    assert any(line.endswith("… 2 more") for line in lines)
+    assert any(line.endswith("… 8 or more") for line in lines), "a marker names 20 at most"
+
+
 def test_story_of_a_file_that_waits_tells_what_for(screen: io.StringIO) -> None:
     waits = make_story(state=FileState.RUNNING).model_copy(update={"detail": "waiting for 2 of 5 files: b, c"})
     render.story(waits)
@@ -111,6 +151,12 @@ def test_an_answer_without_rows_shows_its_headings(screen: io.StringIO) -> None:
 
 
 HOSTILE = "[red]x[/red][link=file:///][/] \x1b[2J\x9b1A\u202e"
+
+
+def test_name_of_a_column_is_shown_without_anything_that_a_terminal_would_obey(screen: io.StringIO) -> None:
+    render.story(make_story(layers=(checked(rescued=[HOSTILE]),)))
+    assert not {"\x1b", "\x9b", "\u202e"} & set(screen.getvalue())
+    assert "columns [red]x[/red][link=file:///][/]" in screen.getvalue()
 
 
 def test_dead_letter_is_shown_without_anything_that_a_terminal_would_obey(screen: io.StringIO) -> None:

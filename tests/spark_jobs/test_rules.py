@@ -13,12 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 
-from contracts.dataset import DatasetContract
+from contracts.dataset import DatasetContract, Severity
 from contracts.work import WorkItem
 from spark_jobs.checks import accepted_rows, rejected_rows
 from spark_jobs.preflight import check_files
 from spark_jobs.scan import scan_files
+from spark_jobs.transforms import nyc_taxi
 from tests.spark_jobs.conftest import JobStore, silver_batch
 from tests.spark_jobs.trips import PICKUP, table, trip
 
@@ -45,6 +47,16 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "unknown_zone": {"PULocationID": 266},
     "passengers_absurd": {"passenger_count": 10.0},
 }
+REFUND = {name: -value for name, value in trip().items() if name.endswith("_amount")}
+BAD_PAIRS: dict[str, tuple[dict[str, Any], list[list[str]]]] = {
+    # reason: what the second row of two changes, reasons of both; the order of equal rows does not matter
+    "refund_pair": (REFUND, [["negative_amount", "refund_pair"], ["refund_pair"]]),
+    "repeated_trip": ({}, [["repeated_trip"]]),
+}
+GOOD_PAIRS: dict[str, dict[str, Any]] = {
+    "refund_pair": {"fare_amount": 21.0},
+    "repeated_trip": {"passenger_count": 2},
+}
 
 GOOD_ROWS: dict[str, dict[str, Any]] = {
     "dropoff_not_after_pickup": {"tpep_dropoff_datetime": PICKUP + timedelta(seconds=1), "trip_distance": 0.02},
@@ -64,6 +76,27 @@ GOOD_ROWS: dict[str, dict[str, Any]] = {
     "whole number in a double": {"passenger_count": 2.0},
 }
 
+HERE = {"pickup_longitude": -74.0, "pickup_latitude": 40.7, "dropoff_longitude": -73.9, "dropoff_latitude": 40.8}
+ODD_ROWS: dict[str, list[dict[str, Any]]] = {
+    "zone_outside_or_unknown": [{"PULocationID": 264}, {"DOLocationID": 265}],
+    "passengers_missing": [{"passenger_count": 0}, {"passenger_count": None}],
+    "ratecode_unknown": [{"RatecodeID": 99}],
+    "ratecode_not_in_dictionary": [{"RatecodeID": 7}, {"RatecodeID": 0}],
+    "payment_unknown": [{"payment_type": 5}],
+    "payment_not_in_dictionary": [{"payment_type": 7}, {"payment_type": -1}],
+    "vendor_not_in_dictionary": [{"VendorID": 5}],
+    "totals_do_not_add_up": [{"total_amount": 30.02}, {"congestion_surcharge": None, "total_amount": 29.98}],
+    "coordinates_absurd": [{"pickup_longitude": 0.0}, {"dropoff_latitude": -73.9}],
+}
+# Codes, or none; and totals of a vendor that has all surcharges, or all but one, in `extra`.
+EVEN_ROWS: list[dict[str, Any]] = [
+    {"RatecodeID": None, "payment_type": None, "VendorID": None},
+    {"RatecodeID": 6, "payment_type": 0, "VendorID": 7},
+    {"total_amount": 30.01},
+    {"total_amount": 26.75},
+    {"total_amount": 25.75},
+    dict.fromkeys(HERE),
+]
 FLOATS = {"passenger_count": pa.float64()}
 
 
@@ -78,6 +111,7 @@ def split(spark: SparkSession, store: JobStore, contract: DatasetContract, drop:
         )
         assert not refused
         rows = scan_files(spark, contract, files)[0]
+        rows = nyc_taxi.clean(rows)
         return accepted_rows(rows, contract), rejected_rows(rows, contract)
 
     return run
@@ -113,9 +147,40 @@ def test_rows_at_the_edge_of_every_rule_pass(split: Split) -> None:
 
 
 def test_every_rule_of_the_contract_has_a_row_that_passes_and_one_that_fails(contract: DatasetContract) -> None:
-    codes = {rule.code for rule in contract.rules}
-    assert codes <= set(BAD_ROWS)
-    assert codes <= set(GOOD_ROWS)
+    codes = {rule.code for rule in contract.rules if rule.severity is Severity.REJECT}
+    assert codes <= {*BAD_ROWS, *BAD_PAIRS}
+    assert codes <= {*GOOD_ROWS, *GOOD_PAIRS}
+    assert {rule.code for rule in contract.rules} - codes == set(ODD_ROWS)
+
+
+@pytest.mark.parametrize("reason", BAD_PAIRS)
+def test_two_rows_of_a_file_are_held_against_each_other(split: Split, reason: str) -> None:
+    change, reasons = BAD_PAIRS[reason]
+    accepted, rejected = split(table(trip(), trip(**change), repeats=True))
+    assert sorted(row["_reasons"] for row in rejected.collect()) == reasons
+    assert accepted.count() == 2 - len(reasons)
+
+
+@pytest.mark.parametrize("reason", GOOD_PAIRS)
+def test_two_rows_that_differ_in_more_than_the_rule_says_pass(split: Split, reason: str) -> None:
+    change = GOOD_PAIRS[reason]
+    refund = reason == "refund_pair"
+    accepted, rejected = split(table(trip(), trip(**(REFUND if refund else {}) | change), repeats=True))
+    assert [row["_reasons"] for row in rejected.collect()] == ([["negative_amount"]] if refund else [])
+    assert accepted.count() == 2 - refund
+
+
+def test_odd_rows_are_kept_and_each_fails_its_own_warning_alone(split: Split, contract: DatasetContract) -> None:
+    rows = [trip(**HERE | change) for changes in (*ODD_ROWS.values(), EVEN_ROWS) for change in changes]
+    for number, row in enumerate(rows):
+        row["tolls_amount"], row["extra"] = number, 2.5 - number  # which row it is
+    accepted, rejected = split(table(*rows, types=dict.fromkeys(HERE, pa.float64())))
+    assert [row["_reasons"] for row in rejected.collect()] == []
+    rules = [rule for rule in contract.rules if rule.severity is Severity.WARN]
+    fails = [(~F.coalesce(F.expr(rule.condition), F.lit(True))).alias(rule.code) for rule in rules]
+    found = accepted.select(*fails).orderBy(accepted.tolls_amount).collect()
+    expected = [[code] for code, changes in ODD_ROWS.items() for _ in changes] + [[]] * len(EVEN_ROWS)
+    assert [[code for code, failed in row.asDict().items() if failed] for row in found] == expected
 
 
 def test_row_that_breaks_several_rules_names_the_first_and_lists_all(split: Split) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,7 +35,7 @@ TYPES = {
 
 
 def trip(**changes: Any) -> dict[str, Any]:
-    """One trip that passes every rule, with some fields changed: 20 minutes, 5 miles, 30 dollars in all."""
+    """One trip that no rule says anything of, with some fields changed: 20 minutes, 5 miles, 30 dollars in all."""
     row = {
         "VendorID": 2,
         "tpep_pickup_datetime": PICKUP,
@@ -49,7 +50,7 @@ def trip(**changes: Any) -> dict[str, Any]:
         "fare_amount": 20.0,
         "extra": 1.0,
         "mta_tax": 0.5,
-        "tip_amount": 6.0,
+        "tip_amount": 2.75,
         "tolls_amount": 1.5,
         "improvement_surcharge": 1.0,
         "total_amount": 30.0,
@@ -61,8 +62,30 @@ def trip(**changes: Any) -> dict[str, Any]:
 
 
 def table(
-    *rows: dict[str, Any], types: dict[str, pa.DataType] | None = None, without: tuple[str, ...] = ()
+    *rows: dict[str, Any],
+    types: dict[str, pa.DataType] | None = None,
+    without: tuple[str, ...] = (),
+    repeats: bool = False,
 ) -> pa.Table:
-    """Trips as a file of the newest era; `types` changes columns, `without` leaves some out."""
+    """Trips as a file of the newest era; `types` changes columns, `without` leaves some out.
+
+    A trip that is there again has its pickup some microseconds later, since a record that is there twice is rejected;
+    with `repeats` it stays as it is.
+    """
     schema = {name: kind for name, kind in (TYPES | (types or {})).items() if name not in without}
-    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in schema.items()})
+    content = rows if repeats else _told_apart(rows)
+    return pa.table({name: pa.array([row[name] for row in content], kind) for name, kind in schema.items()})
+
+
+def _told_apart(rows: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
+    seen: Counter[str] = Counter()
+    content = []
+    for row in rows:
+        times, pickup = seen[repr(row)], row["tpep_pickup_datetime"]
+        if times and isinstance(pickup, datetime | int):
+            later = timedelta(microseconds=times) if isinstance(pickup, datetime) else times
+            content.append(row | {"tpep_pickup_datetime": pickup + later})
+        else:
+            content.append(row)
+        seen[repr(row)] += 1
+    return content

@@ -1,0 +1,82 @@
+"""What there is to say of a batch's rows: reasons, warnings, and whether too many of a file's rows fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.dataset import DatasetContract, Severity
+from spark_jobs.checks import broken_rules
+from spark_jobs.lake import SOURCE_ID, Snapshot, source_id
+from spark_jobs.tables import rows_at
+
+Counts = dict[str, dict[str, int]]
+"""Key of a file to code to rows."""
+
+
+def count_reasons(
+    spark: SparkSession, contract: DatasetContract, rejects: Snapshot | None, keys: Sequence[str]
+) -> Counts:
+    """How many rows of each file were rejected for each reason; a row counts for every reason that it has.
+
+    Args:
+        rejects: the batch's commit to the rejects table; None or one without rows costs nothing.
+    """
+    if rejects is None or not rejects.added_rows:
+        return {}
+    rows = _of(spark, contract.rejects_table, rejects, keys).select(SOURCE_ID, F.explode("_reasons").alias("code"))
+    found = rows.groupBy(SOURCE_ID, "code").count().collect()
+    return _by_key(keys, [(row[0], row[1], row[2]) for row in found])
+
+
+def count_warnings(
+    spark: SparkSession, contract: DatasetContract, silver: Snapshot | None, keys: Sequence[str]
+) -> Counts:
+    """How many accepted rows of each file break each rule of severity `warn`.
+
+    Args:
+        silver: the batch's commit to the silver table; None or one without rows costs nothing.
+    """
+    tests = broken_rules(contract, Severity.WARN)
+    if silver is None or not silver.added_rows or not tests:
+        return {}
+    sums = [F.count_if(test).alias(code) for code, test in tests.items()]
+    found = _of(spark, contract.silver.name, silver, keys).groupBy(SOURCE_ID).agg(*sums).collect()
+    return _by_key(keys, [(row[SOURCE_ID], code, row[code]) for row in found for code in tests])
+
+
+def may_refuse(contract: DatasetContract) -> bool:
+    """Whether the rows of a file can bring about that it is refused."""
+    refusing = any(rule.severity is Severity.REFUSE for rule in contract.rules)
+    return refusing or contract.limits.max_rejected_share < 1
+
+
+def too_many(contract: DatasetContract, rows: int, rejected: int, reasons: Mapping[str, int]) -> str | None:
+    """Why a file is refused for the rows that fail, or None.
+
+    Args:
+        rows: of the file; `rejected`, how many of them fail; `reasons`, how many for each reason.
+    """
+    for rule in contract.rules:
+        failing = reasons.get(rule.code, 0)
+        if rule.severity is Severity.REFUSE and failing > rule.max_share * rows:
+            return f"{rule.code}: {failing:,} of {rows:,} rows fail, a share of {rule.max_share} is allowed."
+    share = contract.limits.max_rejected_share
+    if rejected > share * rows:
+        return f"maxRejectedShare: {rejected:,} of {rows:,} rows fail, a share of {share} is allowed."
+    return None
+
+
+def _of(spark: SparkSession, table: str, commit: Snapshot, keys: Sequence[str]) -> DataFrame:
+    return rows_at(spark, table, commit.snapshot_id).where(F.col(SOURCE_ID).isin([source_id(key) for key in keys]))
+
+
+def _by_key(keys: Sequence[str], found: Sequence[tuple[str, str, int]]) -> Counts:
+    key_of = {source_id(key): key for key in keys}
+    counts: Counts = {}
+    for source, code, rows in sorted(found):
+        if rows:
+            counts.setdefault(key_of[source], {})[code] = rows
+    return counts

@@ -1,0 +1,112 @@
+"""Repeated rows, and rows that are taken back, few and many, against counting them in Python."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+
+from contracts.dataset import DatasetContract, Negation, Rule
+from contracts.work import WorkItem
+from spark_jobs import repeats
+from spark_jobs.preflight import check_files
+from spark_jobs.scan import scan_files
+from tests.spark_jobs.conftest import JobStore, silver_batch
+from tests.spark_jobs.trips import PICKUP, TYPES, table, trip
+
+Drop = Callable[..., WorkItem]
+AMOUNTS = ("fare_amount", "total_amount")
+ROWS = [
+    trip(),
+    trip(fare_amount=7.0, total_amount=9.0, passenger_count=3),
+    trip(fare_amount=-7.0, total_amount=-9.0),
+    trip(PULocationID=7),
+    trip(PULocationID=7),
+    trip(PULocationID=7),
+    trip(PULocationID=8, passenger_count=None, RatecodeID=1),
+    trip(PULocationID=8, passenger_count=1, RatecodeID=None),
+    trip(PULocationID=9, fare_amount=0.0, total_amount=0.0),
+    trip(PULocationID=9, fare_amount=0.0, total_amount=0.0),
+    trip(PULocationID=10, fare_amount=-3.0, total_amount=-4.0),
+    trip(PULocationID=10, fare_amount=-3.0, total_amount=-4.0),
+    trip(PULocationID=11, fare_amount=5.0, total_amount=None),
+    trip(PULocationID=11, fare_amount=-5.0, total_amount=None),
+    trip(PULocationID=12, fare_amount=0.29, total_amount=1.15),
+    trip(PULocationID=12, fare_amount=-0.29, total_amount=-1.15),
+]
+
+
+def expected(rows: list[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
+    """How often each row is there with each number and verdict."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    seen: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        values = tuple(row.values())
+        amounts = [row[name] for name in AMOUNTS]
+        negated = (
+            None not in amounts
+            and any(amounts)
+            and any(
+                all(other[name] is not None and other[name] == -row[name] for name in AMOUNTS)
+                for other in rows
+                if all(other[name] == row[name] for name in ("tpep_pickup_datetime", "PULocationID"))
+            )
+        )
+        found[(*values, seen[values], negated)] += 1
+        seen[values] += 1
+    return found
+
+
+@pytest.fixture
+def asking(contract: DatasetContract) -> DatasetContract:
+    """The contract with rules that ask for both."""
+    negation = Negation(same=("pickup_datetime", "pickup_location_id"), negated=AMOUNTS)
+    rules = (Rule(code="repeated", condition="_copy = 0"), Rule(code="refund", condition="not _negated"))
+    return contract.model_copy(update={"rules": rules, "negation": negation})
+
+
+@pytest.mark.parametrize(("few", "at_hand"), [(200_000, 100_000), (0, 100_000), (0, 0)], ids=["few", "many", "lazily"])
+def test_each_row_is_numbered_among_its_equals_and_its_opposite_is_found(
+    lake: SparkSession,
+    store: JobStore,
+    asking: DatasetContract,
+    drop: Drop,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    at_hand: int,
+) -> None:
+    monkeypatch.setattr(repeats, "_FEW_ROWS", few)
+    monkeypatch.setattr(repeats, "_FEW_REPEATS", at_hand)
+    others = [trip(tpep_pickup_datetime=PICKUP.replace(minute=minute)) for minute in range(20)]
+    rows = others + ROWS
+    # The same rows in a second file are no repeats; a file with one column more is read by a scan of its own.
+    more = table(*ROWS).append_column("what`ever.x", pa.array(["?"] * len(ROWS)))
+    items = [
+        drop(f"nyc_yellow/{name}.parquet", content)
+        for name, content in (("a", table(*rows)), ("b", table(*rows)), ("c", more))
+    ]
+    files, refused = check_files(store, asking, silver_batch(*items))
+    assert not refused
+    frames = scan_files(lake, asking, files)
+    names = [f"`_raw:{name}`" for name in TYPES]
+    for item, wanted in zip(items, (rows, rows, ROWS), strict=True):
+        found: Counter[tuple[Any, ...]] = Counter()
+        for frame in frames:
+            own = frame.where(frame["_source_key"] == item.key)
+            found += Counter(tuple(row) for row in own.select(*names, "_copy", "_negated").collect())
+        assert found == expected(wanted)
+
+
+def test_file_without_repeats_is_read_as_if_nobody_had_asked(
+    lake: SparkSession, store: JobStore, asking: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "_FEW_ROWS", 0)
+    files, _ = check_files(
+        store, asking, silver_batch(drop("nyc_yellow/a.parquet", table(trip(), trip(PULocationID=7))))
+    )
+    (frame,) = scan_files(lake, asking, files)
+    assert [tuple(row) for row in frame.select("_copy", "_negated").collect()] == [(0, False)] * 2
