@@ -31,7 +31,7 @@ def features(df: DataFrame) -> DataFrame:
     """Add the features of each trip; one row in, one row out, all columns kept.
 
     Args:
-        df: silver rows. Amounts in USD, distance in miles.
+        df: silver rows, and the boroughs of their zones where they are known. Amounts in USD, distance in miles.
 
     Returns:
         With time, distance, duration and ratio features. A ratio is null where its divisor is 0 or a part is null.
@@ -67,6 +67,7 @@ def features(df: DataFrame) -> DataFrame:
             "fare_per_minute": F.try_divide(fare * 60, seconds),
             "tip_share": _share_of_total("tip_amount"),
             "tolls_share": _share_of_total("tolls_amount"),
+            **_borough_pair(df),
         }
     )
 
@@ -85,6 +86,14 @@ def aggregate(df: DataFrame) -> DataFrame:
         F.try_divide(F.sum(micro_mph).cast("double"), F.count(micro_mph) * float(_MICRO)).alias("mean_speed_mph"),
         F.try_divide(F.sum("tip_amount").cast("double"), F.sum("total_amount").cast("double")).alias("tip_share"),
     )
+
+
+def _borough_pair(df: DataFrame) -> dict[str, Column]:
+    """From where to where, as `Manhattan-Queens`; nothing where the rows were not joined with the zones."""
+    parts = ("pickup_borough", "dropoff_borough")
+    if not set(parts) <= set(df.columns):
+        return {}
+    return {"borough_pair": F.concat(F.col(parts[0]), F.lit("-"), F.col(parts[1]))}
 
 
 def _is_weekend() -> Column:
