@@ -23,6 +23,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from consumers.completeness import Change, Due, KnownSet, Listed, Outcome, Place
 from consumers.dead_letters import LetterState, Settled
+from consumers.replay import Refresh
+from consumers.routing import BRONZE
 from consumers.routing import Work as SilverWork
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable, SluiceError
@@ -170,40 +172,45 @@ ORDER BY key, sequencer DESC
 _GO_ON = """
 INSERT INTO ledger.reconcile VALUES (%s, %s) ON CONFLICT (bucket) DO UPDATE SET after_key = excluded.after_key
 """
-# A deletion's version is the sequencer of its event, which is then also the file's.
+# A deletion's version is the sequencer of its event, which is then also the file's. A refresh begins in gold.
 _SILVER_NOT_TAKEN = """
 SELECT f.dataset, f.bucket, f.key, f.etag, f.size, f.version, NULL AS rows, f.version AS cause, f.depth,
        f.removed_at IS NOT NULL AND lpad(f.version, 32, '0') = f.sequencer AS deleted
 FROM ledger.files f
 WHERE f.state IN ('received', 'running') AND f.updated_at < %(before)s AND f.version <> '' AND f.dataset IS NOT NULL
+  AND NOT starts_with(f.version, 'refresh-')
   AND NOT EXISTS (SELECT FROM ledger.batch_items t JOIN ledger.batches b USING (batch_id)
           WHERE t.layer = 'silver' AND (t.bucket, t.key, t.etag, t.cause) = (f.bucket, f.key, f.etag, f.version)
             AND b.handed_over_at IS NOT NULL)
 ORDER BY f.updated_at LIMIT %(limit)s
 """
 _GOLD_DUE = """
-SELECT f.dataset, f.bucket, f.key, f.etag, f.size, r.snapshot_id::text AS version, r.rows_accepted AS rows,
-       f.version AS cause, f.depth, i.deleted, f.detail, r.at AS since, f.released = f.version AS released,
+SELECT f.dataset, f.bucket, f.key, f.etag, f.size, r.rows_accepted AS rows, f.version AS cause, f.depth,
+       CASE WHEN i.batch_id IS NULL THEN f.version ELSE r.snapshot_id::text END AS version,
+       coalesce(i.deleted, false) AS deleted, f.detail, r.at AS since, f.released = f.version AS released,
        NOT EXISTS (SELECT FROM ledger.files n
                    WHERE n.bucket = f.bucket AND n.key = f.key AND n.sequencer > f.sequencer) AS newest
 FROM ledger.files f
 JOIN ledger.results r ON (r.bucket, r.key, r.etag, r.layer) = (f.bucket, f.key, f.etag, 'silver')
-JOIN ledger.batch_items i
+LEFT JOIN ledger.batch_items i
   ON (i.batch_id, i.bucket, i.key, i.etag, i.cause) = (r.batch_id, f.bucket, f.key, f.etag, f.version)
 WHERE f.state = 'running' AND f.depth = 'gold' AND f.version <> '' AND {chosen}
+  AND (i.batch_id IS NOT NULL OR starts_with(f.version, 'refresh-'))
   AND NOT EXISTS (SELECT FROM ledger.batch_items t JOIN ledger.batches b USING (batch_id)
           WHERE t.layer = 'gold' AND (t.bucket, t.key, t.etag, t.cause) = (f.bucket, f.key, f.etag, f.version)
             AND b.handed_over_at IS NOT NULL)
 """
-"""Files that are in silver for their current work, and that no gold batch holds."""
+"""Files that are in silver for their current work, and that no gold batch holds. A refresh has no part in silver, so
+its columns of `i` are null."""
 _GOLD_NOT_TAKEN = (
     _GOLD_DUE.format(
         chosen="f.updated_at < %(before)s"
-        " AND (i.deleted OR f.released = f.version OR f.dataset <> ALL (%(in_sets)s::text[]))"
+        " AND (i.batch_id IS NULL OR i.deleted OR f.released = f.version OR f.dataset <> ALL (%(in_sets)s::text[]))"
     )
     + "ORDER BY f.updated_at LIMIT %(limit)s"
 )
-# The folder ends with a slash, and '0' is what comes after one in the order of keys.
+# The folder ends with a slash, and '0' is what comes after one in the order of keys. A refresh, whose `i.deleted` is
+# null, waits for no set.
 _DUE_OF_SET = _GOLD_DUE.format(
     chosen="f.bucket = %(bucket)s AND f.key > %(folder)s AND f.key < rtrim(%(folder)s, '/') || '0'"
     " AND strpos(substr(f.key, length(%(folder)s) + 1), '/') = 0 AND NOT i.deleted"
@@ -215,7 +222,7 @@ SELECT DISTINCT bucket, substring(key FROM '^.*/') AS folder FROM (
 """  # noqa: S608 - parts of our own
 _LISTED = """
 SELECT m.key, m.rows, n.state, n.reason, n.removed_at IS NOT NULL AS removed,
-       CASE WHEN n.state = 'done' OR n.version = '' OR EXISTS (
+       CASE WHEN n.state = 'done' OR n.version = '' OR starts_with(n.version, 'refresh-') OR EXISTS (
            SELECT FROM ledger.batch_items i
            WHERE i.layer = 'silver' AND (i.bucket, i.key, i.etag, i.cause) = (n.bucket, n.key, n.etag, n.version)
              AND i.batch_id = r.batch_id) THEN r.rows_in END AS rows_in
@@ -276,13 +283,48 @@ ORDER BY handed_over_at
 """
 _WAITING = """
 SELECT f.dataset, CASE WHEN in_silver THEN 'gold' ELSE 'silver' END AS layer, count(*) AS files
-FROM ledger.files f CROSS JOIN LATERAL (SELECT EXISTS (
+FROM ledger.files f CROSS JOIN LATERAL (SELECT starts_with(f.version, 'refresh-') OR EXISTS (
     SELECT FROM ledger.results r JOIN ledger.batch_items i
       ON (i.layer, i.bucket, i.key, i.etag, i.batch_id) = (r.layer, r.bucket, r.key, r.etag, r.batch_id)
     WHERE (r.bucket, r.key, r.etag, r.layer) = (f.bucket, f.key, f.etag, 'silver') AND i.cause = f.version
     )) AS way (in_silver)
 WHERE f.state IN ('received', 'running') AND f.dataset IS NOT NULL GROUP BY 1, 2
 """
+_CONTENT_BEFORE = """
+SELECT DISTINCT ON (s.bucket, s.key) s.bucket, s.key, s.etag, s.rows_accepted
+FROM ledger.commits c JOIN ledger.commit_sources s USING (snapshot_id, batch_id)
+WHERE c.table_name = %(table)s AND s.sequence_number < %(sequence)s
+  AND (s.bucket, s.key) IN (SELECT * FROM unnest(%(buckets)s::text[], %(keys)s::text[]))
+ORDER BY s.bucket, s.key, s.sequence_number DESC
+"""
+# A stage's job starts after its batch was claimed, and the reference's commit came before its marker was recorded: a
+# batch that was claimed later than that, by the one clock of the database, has read it. Jobs by hand have no batch.
+_OUTDATED = """
+SELECT f.* FROM ledger.files f
+CROSS JOIN (SELECT min(recorded_at) AS at FROM ledger.commits
+            WHERE (table_name, batch_id, snapshot_id) = (%(table)s, %(batch)s, %(snapshot)s)) changed
+CROSS JOIN LATERAL (SELECT max(b.created_at) AS claimed_at
+          FROM ledger.batch_items t JOIN ledger.batches b USING (batch_id)
+          WHERE t.layer = 'gold' AND (t.bucket, t.key, t.etag, t.cause) = (f.bucket, f.key, f.etag, f.version)) g
+LEFT JOIN ledger.results r ON (r.bucket, r.key, r.etag, r.layer) = (f.bucket, f.key, f.etag, 'gold')
+WHERE f.bucket = %(bucket)s AND f.key > %(after)s AND f.key < %(dataset)s || '0'
+  AND f.dataset = %(dataset)s AND f.depth = 'gold' AND f.state IN ('running', 'done')
+  AND (g.claimed_at <= changed.at
+       OR g.claimed_at IS NULL AND f.state = 'done' AND r.at <= changed.at
+       OR g.claimed_at IS NULL AND f.state = 'running' AND f.version = %(version)s)
+  AND NOT EXISTS (SELECT FROM ledger.files n
+                  WHERE n.bucket = f.bucket AND n.key = f.key AND n.sequencer > f.sequencer)
+ORDER BY f.key LIMIT %(limit)s FOR UPDATE OF f
+"""
+# By way of `received`, as every way that starts anew; the file is in silver, so it runs.
+_REFRESH = tuple(
+    f"""
+UPDATE ledger.files f SET state = '{state}', reason = NULL, detail = NULL, version = a.version, updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (bucket, key, etag, version)
+WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
+"""  # noqa: S608 - states of our own
+    for state in (FileState.RECEIVED, FileState.RUNNING)
+)
 _COMMIT_SOURCES = """
 INSERT INTO ledger.commit_sources
     (snapshot_id, batch_id, table_name, run_id, committed_at, sequence_number,
@@ -454,7 +496,7 @@ class Ledger:
     def record_marker(self, marker: CommitMarker) -> None:
         """Store what a batch did to a layer: rows and snapshot, and the files it refused.
 
-        A file whose gold is committed is done. A marker that was recorded before changes nothing.
+        A file whose last layer is committed is done. A marker that was recorded before changes nothing.
         """
         self._run(lambda connection: _record_marker(connection, marker))
 
@@ -537,6 +579,49 @@ class Ledger:
             chosen = [work for work in works if _name(work.item) in started]
             _add_history(connection, [_replayed(work.item) for work in chosen])
             return chosen
+
+        return self._run(start)
+
+    def content_before(self, marker: CommitMarker) -> dict[tuple[str, str], tuple[str, int]]:
+        """(bucket, key) -> etag and accepted rows of the commit before, for a marker's sources that had one."""
+        buckets, keys = _columns(((source.bucket, source.key) for source in marker.sources), 2)
+        asked = {"table": marker.table, "sequence": marker.sequence_number, "buckets": buckets, "keys": keys}
+        rows = self._run(lambda c: c.execute(_CONTENT_BEFORE, asked).fetchall())
+        return {(row["bucket"], row["key"]): (row["etag"], row["rows_accepted"]) for row in rows}
+
+    def refresh(
+        self,
+        marker: CommitMarker,
+        dataset: str,
+        version: str,
+        plan: Callable[[Sequence[FileRow]], Refresh],
+        after: str = "",
+        limit: int = 1000,
+    ) -> Refresh:
+        """Take a piece of a dataset's files to gold once more, since a reference that was read has changed.
+
+        Args:
+            marker: of the reference's commit; it was recorded.
+            version: of the work.
+            plan: gets the files of the piece, in order of their keys: those whose gold may have read the reference as
+                it was before, and those of this very work that no batch holds.
+            after: the key after which the piece begins; empty for the first.
+
+        Returns:
+            What `plan` returned.
+        """
+        asked = {
+            "table": marker.table, "batch": marker.batch_id, "snapshot": marker.snapshot_id or 0, "bucket": BRONZE,
+            "dataset": dataset, "version": version, "after": after or f"{dataset}/", "limit": limit,
+        }  # fmt: skip
+
+        def start(connection: Connection[DictRow]) -> Refresh:
+            refresh = plan([_file_row(row) for row in connection.execute(_OUTDATED, asked).fetchall()])
+            names = _columns(((*_name(work.item), work.item.version) for work in refresh.start), 4)
+            for statement in _REFRESH:
+                connection.execute(statement, names)
+            _add_history(connection, [_refreshed(work.item, marker.table) for work in refresh.start])
+            return refresh
 
         return self._run(start)
 
@@ -802,6 +887,11 @@ def _batch_history(
 def _replayed(item: WorkItem) -> HistoryRow:
     now = datetime.now(UTC)
     return HistoryRow(*_name(item), at=now, hop=Hop.REPLAYED, state=FileState.RECEIVED, detail=f"to {item.depth}")
+
+
+def _refreshed(item: WorkItem, reference: str) -> HistoryRow:
+    now, told = datetime.now(UTC), f"{reference} changed, so its gold is made again"
+    return HistoryRow(*_name(item), at=now, hop=Hop.REPLAYED, state=FileState.RUNNING, layer=Layer.GOLD, detail=told)
 
 
 def _hand_over(connection: Connection[DictRow], batch_id: str) -> None:

@@ -216,7 +216,12 @@ async def _airflow(one: _Pass) -> dict[str, int]:
         for batch_id in dict.fromkeys([*committed, *standing]):
             await _batch(one, api, one.ledger.load_batch(batch_id), batch_id in committed)
         waiting = {stage_dag_id(dataset, layer): n for (dataset, layer), n in one.ledger.waiting().items()}
-        known = {stage_dag_id(contract.dataset, layer) for contract in one.contracts for layer in Layer}
+        known = {
+            stage_dag_id(contract.dataset, layer)
+            for contract in one.contracts
+            for layer in Layer
+            if layer == Layer.SILVER or contract.gold
+        }
         paused = [dag for dag in sorted(known & set(waiting)) if await api.paused(dag)]
     told = waiting_for(paused, waiting)
     one.findings += [(Finding.STAGE_PAUSED, dag) for dag in told]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from consumers.headers import origin
 from consumers.ledger import Ledger, open_ledger
 from consumers.logs import configure_logs
 from consumers.recent import RecentEvents
+from consumers.replay import content_changed, plan_refresh, readers, refresh_version
 from consumers.routing import (
     Arrival,
     Decision,
@@ -67,6 +69,8 @@ from ingest.store import Store, store_for
 
 POLL_MS = 250
 MAX_RECORDS = 2_000
+REFRESHED_AT_ONCE = 1_000
+"""Files that a ledger transaction takes to gold once more; Kafka has their work before the next ones are looked at."""
 MAX_MARKER_BYTES = 32 * 1024 * 1024
 """A marker of 1,000 files with the longest keys has about 8 MB."""
 SLOWEST_RETRY_SECONDS = 5.0
@@ -245,6 +249,8 @@ class Router:
         try:
             marker = self._marker(arrival.event.bucket, arrival.event.key, layer)
             self._ledger.record_marker(marker)
+            if layer == Layer.SILVER and self._contracts.current()[marker.dataset].gold is None:
+                self._refresh(marker, now)
         except Permanent as error:
             log.error("marker_refused", place=record.place, key=arrival.event.key, detail=error.message)
             outbox.dead.append(dead_letter(record, error, now))
@@ -254,6 +260,26 @@ class Router:
             outbox.work += gold_work(marker, now, in_sets=rules is not None)
             if rules is not None:
                 outbox.sets |= {place_of(source.bucket, source.key): rules for source in marker.sources}
+
+    def _refresh(self, marker: CommitMarker, now: datetime) -> None:
+        """Hand on to gold what was made with a reference as it was before; what it had read anew is left alone.
+
+        Costs one question of the ledger where the content is the same, else a transaction per `REFRESHED_AT_ONCE` files
+        and a message per 100.
+        """
+        if not content_changed(marker.sources, self._ledger.content_before(marker)):
+            return
+        version = refresh_version(marker)
+        for dataset in readers(self._contracts.current(), marker.dataset):
+            after: str | None = ""
+            while after is not None:
+                plan = partial(plan_refresh, dataset=dataset, version=version)
+                refresh = self._ledger.refresh(marker, dataset, version, plan, after, REFRESHED_AT_ONCE)
+                works = sorted([*refresh.start, *refresh.again], key=lambda work: work.item.key)
+                # Durable before the next piece, and all before the offset moves: after a crash in between the event is
+                # read again, and what no batch holds by then is handed on again.
+                self._send(Outbox(work=work_messages(Layer.GOLD, works, now)))
+                after = works[-1].item.key if len(works) == REFRESHED_AT_ONCE else None
 
     def _take_manifest(self, record: Record, arrival: Arrival, dataset: str, outbox: Outbox, now: datetime) -> None:
         event = arrival.event

@@ -161,7 +161,7 @@ def classify(event: BucketEvent, contracts: Mapping[str, DatasetContract]) -> Wo
         return place
     if contracts[place].is_manifest(event.key):
         return FetchManifest(place)
-    return Work(place, _item(event, event.etag))
+    return Work(place, _item(event, event.etag, contracts[place].last_layer))
 
 
 def dataset_of(key: str, contracts: Mapping[str, DatasetContract]) -> str | End:
@@ -193,7 +193,7 @@ def _landing_command(key: str, dataset: str) -> str:
     return shlex.join(words)
 
 
-def _item(event: BucketEvent, etag: str, deleted: bool = False) -> WorkItem:
+def _item(event: BucketEvent, etag: str, depth: Layer, deleted: bool = False) -> WorkItem:
     return WorkItem(
         bucket=event.bucket,
         key=event.key,
@@ -201,6 +201,7 @@ def _item(event: BucketEvent, etag: str, deleted: bool = False) -> WorkItem:
         size=event.size,
         version=event.sequencer,
         cause=event.sequencer,
+        depth=depth,
         deleted=deleted,
     )
 
@@ -285,7 +286,9 @@ def _removal(event: BucketEvent, newest: FileRow | None, contracts: Mapping[str,
         return Nothing("newer content was written after the removal")
     contract = contracts.get(newest.dataset or "")
     retract = contract is not None and contract.on_delete == "retract" and contract.accepts(event.key)
-    work = Work(contract.dataset, _item(event, newest.etag, deleted=True)) if contract and retract else None
+    work = None
+    if contract is not None and retract:
+        work = Work(contract.dataset, _item(event, newest.etag, contract.last_layer, deleted=True))
     if not later(event.sequencer, newest.sequencer):
         untaken = newest.state == FileState.RECEIVED and newest.version == event.sequencer
         return Repeat(dropped=False, again=work if untaken else None)
@@ -347,6 +350,7 @@ def _start(
         size=event.size,
         put_at=event.at,
         version=decision.item.version if isinstance(decision, Work) else "",
+        depth=decision.item.depth if isinstance(decision, Work) else Layer.GOLD,
     )
     if same is not None:
         changes.reopened.add(name)
@@ -374,7 +378,7 @@ def _start_retraction(arrival: Arrival, decision: Work, known: KnownFiles, now: 
         reason=None,
         detail=None,
         version=event.sequencer,
-        depth=Layer.GOLD,
+        depth=decision.item.depth,
         removed_at=event.at,
     )
     changes.reopened.add(name)

@@ -17,7 +17,6 @@ _SETTINGS = {
     "limits": _FILES,
     "negation": "changes which rows take each other back, and with it which are accepted",
     "transforms": "other code makes the values",
-    "references": "gold reads other datasets",
     "retention": "changes how long rows are kept",
     "on_delete": "changes what becomes of the rows of a deleted file",
     "on_quarantine": "changes what is kept of refused files",
@@ -112,6 +111,7 @@ def _changes(old: DatasetContract, new: DatasetContract) -> Iterator[Change]:
     yield from _table("silver", old.silver, new.silver)
     yield from _gold(old, new)
     yield from _rules(old.rules, new.rules)
+    yield from _lookups(old, new)
     for name, why in _SETTINGS.items():
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
@@ -129,6 +129,29 @@ def _gold(old: DatasetContract, new: DatasetContract) -> Iterator[Change]:
         yield Change("gold_removed", "kind", True, "features and aggregate are written no more")
     elif new.gold:
         yield Change("gold_added", "kind", False, "features and aggregate are new")
+
+
+def _lookups(old: DatasetContract, new: DatasetContract) -> Iterator[Change]:
+    before, after = _sources(old), _sources(new)
+    for name, source in before.items():
+        if name not in after:
+            why = f"{name} no longer comes from {source}: it is null, or something else"
+            yield Change("lookup_removed", f"references.{name}", True, why)
+        elif after[name] != source:
+            why = f"{name} is {after[name]} now, it was {source}: equal values mean different things"
+            yield Change("lookup_changed", f"references.{name}", True, why)
+    for name in sorted(set(after) - set(before)):
+        why = f"{name} is {after[name]}; rows that gold has get it when they are written again"
+        yield Change("lookup_added", f"references.{name}", False, why)
+
+
+def _sources(contract: DatasetContract) -> dict[str, str]:
+    """Column of gold to what it holds of which reference."""
+    return {
+        name: f"{lookup.dataset}.{column} by {lookup.by} = {lookup.key}"
+        for lookup in contract.references
+        for name, column in lookup.columns.items()
+    }
 
 
 def _table(role: str, old: Table, new: Table) -> Iterator[Change]:

@@ -8,12 +8,13 @@ from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from contracts.conditions import names_in
-from contracts.dataset import COPY, NEGATED, RESERVED_NAMES, Column, Negation, Rule, Severity
+from contracts.dataset import COPY, NEGATED, RESERVED_NAMES, Column, Lookup, Negation, Rule, Severity
 from contracts.marks import Finding, Loc
 from contracts.spark_types import fits
 
 KNOWN_TO_RULES = ("_period_start", "_period_end", COPY, NEGATED)
 """Names that a condition may use beside silver's columns."""
+GOLD_TABLES = ("features", "aggregate")
 _ALIKE = 0.85
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Draft:
     """By `silver`, `features`, `aggregate`."""
     rules: Sequence[Placed[Rule]]
     aggregate_by: Placed[str] | None = None
-    references: Placed[tuple[str, ...]] | None = None
+    references: Placed[tuple[Lookup, ...]] | None = None
     negation: Placed[Negation] | None = None
 
 
@@ -199,10 +200,33 @@ def _aggregate_by(draft: Draft) -> Iterator[Finding]:
 def _references(draft: Draft) -> Iterator[Finding]:
     if draft.references is None:
         return
-    for index, name in enumerate(draft.references.value):
-        if name == draft.dataset or name in draft.references.value[:index]:
-            reason = "the dataset itself" if name == draft.dataset else "named twice"
-            yield Finding((*draft.references.loc, index), f"{name!r} is {reason}; name each other dataset once")
+    taken: set[str] = set()
+    for index, lookup in enumerate(draft.references.value):
+        loc = (*draft.references.loc, index)
+        if lookup.dataset == draft.dataset:
+            yield Finding((*loc, "dataset"), f"{lookup.dataset!r} is the dataset itself; name another one")
+        yield from _lookup(lookup, loc, draft.tables)
+        for name in sorted(taken & set(lookup.columns)):
+            yield Finding((*loc, "columns"), f"{name!r} comes from another lookup already; it can hold one value")
+        taken |= set(lookup.columns)
+
+
+def _lookup(lookup: Lookup, loc: Loc, tables: Mapping[str, PlacedTable]) -> Iterator[Finding]:
+    names = {role: table.column_names for role, table in tables.items()}
+    silver, gold = names.get("silver", frozenset()), {role: names[role] for role in GOLD_TABLES if role in names}
+    if lookup.by not in silver:
+        yield Finding((*loc, "by"), f"{lookup.by!r} is no column of silver{meant(lookup.by, silver)}")
+    known = frozenset().union(*gold.values())
+    for name in lookup.columns:
+        if name in silver:
+            yield Finding((*loc, "columns", name), f"{name!r} is a column of silver already; give it another name")
+        elif name not in known:
+            said = f"{name!r} is no column of features or aggregate{meant(name, known)}"
+            yield Finding((*loc, "columns", name), said)
+    counted = gold.get("aggregate", frozenset())
+    if lookup.by not in counted and (shared := sorted(counted & set(lookup.columns))):
+        said = f"the aggregate has {shared[0]!r}, but not {lookup.by!r}, by which that is looked up"
+        yield Finding((*loc, "by"), said)
 
 
 def meant(name: str, known: frozenset[str] | set[str]) -> str:

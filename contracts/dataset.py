@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from contracts.errors import ContractError
 from contracts.spark_types import parse_type
+from contracts.states import Layer
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ColumnName = Annotated[str, Field(pattern=r"^_?[a-z][a-z0-9_]*$")]
@@ -200,6 +201,30 @@ class Gold(BaseModel):
     """The column of both by whose values the aggregate is recomputed."""
 
 
+class Lookup(BaseModel):
+    """Columns that gold takes from a reference dataset, by one key.
+
+    A row whose key is null, or that the reference lacks, gets nulls; so do all rows while the reference has no rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: Name
+    """The reference dataset, whose silver is read."""
+    key: Name
+    """Column of the reference. Where several of its rows have one value of it, one of them counts; see
+    `spark_jobs.references`."""
+    by: Name
+    """Column of this dataset's silver, of the key's type; of the aggregate too, where the aggregate has `columns`."""
+    columns: Mapping[Name, Name] = Field(min_length=1)
+    """Column of features or aggregate to the column of the reference that it holds."""
+
+    @property
+    def table(self) -> str:
+        """The reference's table."""
+        return f"silver.{self.dataset}"
+
+
 class Download(BaseModel):
     """A published source of the dataset's files."""
 
@@ -289,8 +314,8 @@ class DatasetContract(BaseModel):
     limits: Limits = Limits()
     retention: int | None = Field(default=None, ge=1)
     """Days that rows are kept at least; None: nothing is said."""
-    references: tuple[Name, ...] = ()
-    """Datasets whose silver the gold of this one reads."""
+    references: tuple[Lookup, ...] = ()
+    """What gold takes from other datasets."""
     completeness: Completeness | None = None
     download: Download | None = None
     silver: Table
@@ -342,6 +367,11 @@ class DatasetContract(BaseModel):
                 f"`trips` and describe both, or leave its gold alone."
             )
         return self.gold
+
+    @property
+    def last_layer(self) -> Layer:
+        """The last layer that the dataset's files can reach."""
+        return Layer.GOLD if self.gold else Layer.SILVER
 
     @property
     def transform_functions(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ requiredness, quality and retention; what the standard does not know stands in i
 `transforms`       module of `spark_jobs.transforms` with `clean`, `features`, `aggregate`
 `aggregateBy`      column of the features by whose values the aggregate is recomputed
 `strict`           `true`: a file's column that no contract column names refuses the file
-`references`       datasets that the gold of this one reads
+`references`       lookups, below: columns that gold takes from reference datasets
 `onQuarantine`     `copy` the original to the bucket `quarantine`, or `keep` it only in place
 `onDelete`         `keep` or `retract`
 `launch`           `connect` (the warm Spark Connect server) or `submit` (an application of its own)
@@ -46,6 +46,16 @@ with the rows that it states. The manifest is an object of the folder, read by `
                  or `quarantine` them
 ===============  ==========================================================================
 
+`references` is a list of lookups. Each names columns of features or aggregate that hold what a reference says of a
+key; rows whose key it lacks hold null:
+
+=================  ==========================================================================
+`dataset`          a dataset of the kind `reference`
+`key`              its column that is looked up
+`by`               the column of silver that holds the key; of the aggregate too, where the aggregate has `columns`
+`columns`          column of features or aggregate: column of the reference
+=================  ==========================================================================
+
 A column of silver may have:
 
 =================  ==========================================================================
@@ -76,12 +86,13 @@ A quality rule of silver is `type: custom`, `engine: sparkSQL`, with a condition
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from contracts.checking import meant
-from contracts.dataset import DatasetContract
+from contracts.dataset import DatasetContract, Lookup
 from contracts.errors import ContractError, UnknownDataset
 from contracts.marks import Loc, Marked, NotYaml
 from contracts.reading import parts, read_values
@@ -167,15 +178,42 @@ def load_contracts(folder: Path) -> dict[str, DatasetContract]:
             raise ContractError(f"{path.name} names the dataset {contract.dataset}, as another contract does.")
         contracts[contract.dataset] = contract
     for contract in contracts.values():
-        if lost := missing_references(contract, contracts):
-            raise ContractError(f"The contract of {contract.dataset} is not valid: references: {lost}.")
+        if wrong := wrong_references(contract, contracts):
+            raise ContractError(f"The contract of {contract.dataset} is not valid: references: {wrong}.")
     return contracts
 
 
-def missing_references(contract: DatasetContract, known: Mapping[str, object]) -> str:
-    """What is wrong with the datasets that a contract refers to; empty when all are there."""
-    lost = [name for name in contract.references if name not in known]
-    return f"{lost[0]!r} is no dataset{meant(lost[0], set(known) - {contract.dataset})}" if lost else ""
+def wrong_references(contract: DatasetContract, known: Mapping[str, DatasetContract]) -> str:
+    """The first thing that is wrong between a contract's lookups and the datasets they name; empty when nothing is."""
+    return next(chain.from_iterable(_wrong_lookup(contract, lookup, known) for lookup in contract.references), "")
+
+
+def _wrong_lookup(contract: DatasetContract, lookup: Lookup, known: Mapping[str, DatasetContract]) -> Iterator[str]:
+    if lookup.dataset not in known:
+        yield f"{lookup.dataset!r} is no dataset{meant(lookup.dataset, set(known) - {contract.dataset})}"
+        return
+    reference = known[lookup.dataset]
+    if reference.kind != "reference":
+        yield f"{lookup.dataset!r} is of the kind {reference.kind!r}, a dataset of the kind 'reference' was expected"
+    there = {column.name: column.type for column in reference.silver.columns}
+    for name in (lookup.key, *lookup.columns.values()):
+        if name not in there:
+            yield f"{name!r} is no column of {reference.silver.name}{meant(name, set(there))}"
+            return
+    own = {column.name: column.type for column in contract.silver.columns}
+    if own[lookup.by] != there[lookup.key]:
+        yield (
+            f"{lookup.by} is {own[lookup.by]}, but {lookup.key} of {reference.silver.name} is {there[lookup.key]}; "
+            "one type was expected"
+        )
+    for table in (contract.features, contract.aggregate):
+        for column in table.columns:
+            source = lookup.columns.get(column.name)
+            if source is not None and column.type != there[source]:
+                yield (
+                    f"{table.name}.{column.name} is {column.type}, but {source} of {reference.silver.name} is "
+                    f"{there[source]}; one type was expected"
+                )
 
 
 def get_contract(contracts: Mapping[str, DatasetContract], dataset: str) -> DatasetContract:

@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from contracts.checking import Draft, Placed, PlacedTable, cross_check, meant
+from contracts.checking import GOLD_TABLES, Draft, Placed, PlacedTable, cross_check, meant
 from contracts.conditions import fill_in
 from contracts.dataset import Column, DatasetContract, Gold, Negation, Rule, Table
 from contracts.marks import Finding, Loc, Marked
 from contracts.standard import against_standard, sentence
 
-GOLD_TABLES = ("features", "aggregate")
 OF_DATASET = {
     "path": "path", "period": "period", "kind": "kind", "transforms": "transforms", "aggregateBy": "aggregate_by",
     "strict": "strict", "references": "references", "onQuarantine": "on_quarantine", "onDelete": "on_delete",
@@ -74,6 +73,8 @@ class _Reader:
         aggregate_by = raw.pop("aggregate_by", None)
         if is_reference and "aggregate_by" in custom:
             self._note(custom["aggregate_by"].loc, "a reference has no aggregate; leave this out")
+        elif is_reference and "references" in custom:
+            self._note(custom["references"].loc, "a reference has no gold, so it looks nothing up; leave this out")
         elif not is_reference and not isinstance(aggregate_by, str):
             self._note(places["aggregate_by"], "the name of a column of the features was expected")
         team = values.get("team")
@@ -102,7 +103,7 @@ class _Reader:
                 tables=tables,
                 rules=rules,
                 aggregate_by=by,
-                references=Placed(contract.references, places["references"]) if contract else None,
+                references=Placed(contract.references, places["references"]) if contract and contract.gold else None,
                 negation=self._negation,
             )
         )

@@ -41,7 +41,7 @@ class Hop(StrEnum):
     REMOVED = "removed"
     """The object was deleted from bronze."""
     REPLAYED = "replayed"
-    """A person asked for the file to be run again; its way starts anew."""
+    """A person asked for the file to be run again, or what its gold looks up has changed; its way starts anew."""
     CLAIMED = "claimed"
     """A listener put the file into a batch and made the DAG run."""
     STARTED = "started"

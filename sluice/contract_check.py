@@ -11,7 +11,7 @@ from pathlib import Path
 from contracts.checking import meant
 from contracts.dataset import DatasetContract
 from contracts.errors import UsageError
-from contracts.loading import Problem, load_contract, missing_references, problem_with, read_contract
+from contracts.loading import Problem, load_contract, problem_with, read_contract, wrong_references
 
 _PACKAGE = "spark_jobs.transforms"
 
@@ -76,9 +76,9 @@ def _around(
     ]
     if twins:
         yield problem_with(path, "", f"{contract.dataset} is the dataset of {twins[0]} too; give one of both another")
-    known = {its.dataset: None for its in others.values()}
-    if lost := missing_references(contract, known):
-        yield problem_with(path, "references", lost)
+    known = {its.dataset: its for its in others.values()}
+    if wrong := wrong_references(contract, known):
+        yield problem_with(path, "references", wrong)
     if wrong := _transforms_problem(contract, transforms):
         yield problem_with(path, "transforms", wrong)
 

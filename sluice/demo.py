@@ -170,10 +170,13 @@ def _show_end(settings: Settings, contract: DatasetContract, story: FileStory) -
 
 
 def _shown(contract: DatasetContract) -> str:
-    """The aggregate's columns, shortened so that a row fits a terminal."""
+    """The aggregate's columns, shortened so that a row fits a terminal; what references tell is empty in a demo."""
+    looked_up = {name for lookup in contract.references for name in lookup.columns}
     shapes = {"double": 'round("{0}", 2)', "timestamp_ntz": "strftime(\"{0}\", '%H:%M')"}
     columns = [
-        (column.name, shapes.get(column.type, '"{0}"').format(column.name)) for column in contract.aggregate.columns
+        (column.name, shapes.get(column.type, '"{0}"').format(column.name))
+        for column in contract.aggregate.columns
+        if column.name not in looked_up
     ]
     return ", ".join(f'{shown} as "{name}"' for name, shown in columns)
 

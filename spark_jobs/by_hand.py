@@ -36,6 +36,8 @@ def main(layer: Layer, run: Run, arguments: Sequence[str] | None = None) -> int:
         settings = load_settings()
         contract = _contract(settings, options.dataset)
         store = store_for(settings, "spark")
+        if layer == Layer.GOLD and contract.gold is None:
+            raise UsageError(f"{contract.dataset} is a reference dataset, which has no gold.")
         batch = _batch(layer, contract, choose(store, contract, options.year, options.month, options.key))
         spark = submit_session(settings, f"sluice-{batch.run_id}")
         try:
@@ -110,7 +112,15 @@ def _batch(layer: Layer, contract: DatasetContract, objects: Sequence[ObjectInfo
     # A person who asks again wants the work done again, so the version is the time of asking.
     version = f"by-hand-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     items = [
-        WorkItem(bucket=info.bucket, key=info.key, etag=info.etag, size=info.size, version=version) for info in objects
+        WorkItem(
+            bucket=info.bucket,
+            key=info.key,
+            etag=info.etag,
+            size=info.size,
+            version=version,
+            depth=contract.last_layer,
+        )
+        for info in objects
     ]
     return make_batch(layer, contract.dataset, items)
 

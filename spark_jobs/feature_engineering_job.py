@@ -26,6 +26,7 @@ from contracts.work import Batch, WorkItem
 from ingest.store import Store
 from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, SourceRows, source_id
 from spark_jobs.marking import put_marker, result
+from spark_jobs.references import References
 from spark_jobs.session import spark_errors
 from spark_jobs.tables import aggregate_spec, commits_of, ensure_tables, features_spec, replace_rows, rows_at
 from spark_jobs.transforms.loading import load_transforms
@@ -61,13 +62,14 @@ def run(
             raise JobFailed(f"{silver} is empty, but batch {batch.batch_id} was made for rows of it.")
         held = source.source_rows(source.current_id, [item.key for item in batch.items])
         items = [item for item in batch.items if _is_current(item, held.get(item.key))]
+        references = References(spark, lake, contract)
         if features not in commits and items:
-            _write_features(spark, contract, batch, items, source.current_id, tables[features].current_id)
+            _write_features(spark, contract, references, batch, items, source.current_id, tables[features].current_id)
             tables |= lake.tables(features)
             commits |= commits_of(tables, batch.batch_id)
         commit, written = commits.get(features), tables[features]
         if commit is not None and aggregate not in commits:
-            _write_aggregate(spark, contract, batch, commit, written, tables[aggregate].current_id)
+            _write_aggregate(spark, contract, references, batch, commit, written, tables[aggregate].current_id)
         results = _results(contract, batch, items, held, commit, written)
     marker = CommitMarker(
         layer=Layer.GOLD,
@@ -95,6 +97,7 @@ def _is_current(item: WorkItem, held: SourceRows | None) -> bool:
 def _write_features(
     spark: SparkSession,
     contract: DatasetContract,
+    references: References,
     batch: Batch,
     items: list[WorkItem],
     silver_at: int,
@@ -103,13 +106,15 @@ def _write_features(
     spec = features_spec(contract)
     sources = [source_id(item.key) for item in items]
     rows = rows_at(spark, contract.silver.name, silver_at).where(F.col(SOURCE_ID).isin(sources))
-    frame = load_transforms(contract).features(rows).select(*(name for name, _ in spec.columns))
+    names = [name for name, _ in spec.columns]
+    frame = load_transforms(contract).features(references.join(rows, names)).select(*names)
     replace_rows(frame, spec.name, SOURCE_ID, sources, batch.batch_id, base)
 
 
 def _write_aggregate(
     spark: SparkSession,
     contract: DatasetContract,
+    references: References,
     batch: Batch,
     commit: Snapshot,
     features: LakeTable,
@@ -125,7 +130,8 @@ def _write_aggregate(
         return
     current = spark.table(contract.features.name).where(F.col(by).isin(values))
     # One task writes all partitions: a day is a few thousand rows.
-    frame = load_transforms(contract).aggregate(current).select(*(name for name, _ in spec.columns)).coalesce(1)
+    names = [name for name, _ in spec.columns]
+    frame = references.join(load_transforms(contract).aggregate(current), names).select(*names).coalesce(1)
     replace_rows(frame, spec.name, by, values, batch.batch_id, base)
 
 

@@ -107,7 +107,8 @@ def features(df: DataFrame) -> DataFrame:
     """Add the features of each trip; one row in, one row out, all columns kept.
 
     Args:
-        df: silver rows. Amounts in USD, distance in miles, duration in seconds.
+        df: silver rows, and the boroughs of their zones where they are known. Amounts in USD, distance in miles,
+            duration in seconds.
 
     Returns:
         With time, place, distance, duration and ratio features, whose formulas are in docs/data.md. A feature is null
@@ -139,6 +140,7 @@ def features(df: DataFrame) -> DataFrame:
             "fare_per_minute": F.try_divide(fare * 60, seconds),
             "tip_share": _share_of_total("tip_amount"),
             "tolls_share": _share_of_total("tolls_amount"),
+            **_borough_pair(df),
         }
     )
 
@@ -169,6 +171,14 @@ def _is_holiday() -> Column:
         | ((weekday == _MONDAY) & mondays)
         | ((weekday == _THURSDAY) & month_day.between(*_THANKSGIVING))
     )
+
+
+def _borough_pair(df: DataFrame) -> dict[str, Column]:
+    """From where to where, as `Manhattan-Queens`; nothing where the rows were not joined with the zones."""
+    parts = ("pickup_borough", "dropoff_borough")
+    if not set(parts) <= set(df.columns):
+        return {}
+    return {"borough_pair": F.concat(F.col(parts[0]), F.lit("-"), F.col(parts[1]))}
 
 
 def _share_of_total(part: str) -> Column:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ def write_contract(folder: Path, **change: object) -> Path:
     document["customProperties"] = [*own, retract, {"property": "completeness", "value": rules}]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nyc_yellow.yaml").write_text(yaml.safe_dump(document), "utf-8")
+    # Which it refers to.
+    shutil.copy(DATASETS / "taxi_zones.yaml", folder)
     return folder
 
 

@@ -253,13 +253,13 @@ def test_lost_kafka_is_connected_to_anew_and_nothing_was_committed(servers: Serv
 
 
 def test_contract_added_while_running_is_used_and_a_broken_one_is_not(tmp_path: Path) -> None:
-    text = (DATASETS / "nyc_yellow.yaml").read_text("utf-8")
+    text = (DATASETS / "taxi_zones.yaml").read_text("utf-8")
     watched = WatchedContracts(tmp_path)
     assert watched.current() == {}
     (tmp_path / "a.yaml").write_text(text, "utf-8")
-    assert list(watched.current()) == ["nyc_yellow"]
+    assert list(watched.current()) == ["taxi_zones"]
     (tmp_path / "a.yaml").write_text("id: [", "utf-8")
-    assert list(watched.current()) == ["nyc_yellow"]
+    assert list(watched.current()) == ["taxi_zones"]
 
 
 def test_event_that_came_by_the_other_target_already_costs_no_ledger_transaction(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.changes import AddColumn, Change, Incompatible, WidenColumn, changes, evolutions, version_problem
-from tests.contracts.variants import REFERENCE, load
+from tests.contracts.variants import LOOKUP, REFERENCE, load, refers
 
 PAYMENT = "      - name: payment\n        physicalType: int\n"
 ZONE = "required: true\n        synonyms: [{synonym: PULocationID}]"
@@ -109,6 +109,16 @@ def test_code_that_stands_for_another_value_changes_the_meaning_of_equal_numbers
     )
     (change,) = changes(before, after)
     assert (change.kind, change.breaking) == ("code_changed", True)
+
+
+def test_lookup_of_another_column_or_none_breaks_readers_and_a_new_one_does_not(tmp_path: Path) -> None:
+    without, before, after = (
+        load(tmp_path, *edits) for edits in ((), refers(), refers(LOOKUP.replace("by: zone", "by: payment")))
+    )
+    cases = [(without, before, "lookup_added"), (before, after, "lookup_changed"), (before, without, "lookup_removed")]
+    for old, new, kind in cases:
+        found = {(change.kind, change.where, change.breaking) for change in changes(old, new)}
+        assert (kind, "references.zone_name", kind != "lookup_added") in found
 
 
 def test_dataset_that_becomes_a_reference_loses_its_gold(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from contracts.dataset import Earlier, Limits, Negation, Severity
 from contracts.errors import ContractError
 from contracts.loading import load_contract, load_contracts, read_contract
 from contracts.settings import PROJECT
-from tests.contracts.variants import REFERENCE, SMALL, changed, line_of, load
+from tests.contracts.variants import LOOKUP, REFERENCE, SMALL, changed, line_of, load, refers
 
 FARE = "        customProperties: [{property: unit, value: USD}]"
 PAYMENT = "      - name: payment\n        physicalType: int\n"
@@ -109,16 +109,61 @@ def test_reference_has_silver_alone_and_says_so_when_asked_for_gold(tmp_path: Pa
             getattr(contract, part)
 
 
-@pytest.mark.parametrize("refers", ["zones", "zone", "rides"])
-def test_dataset_may_refer_to_another_that_is_there(tmp_path: Path, refers: str) -> None:
+def test_gold_looks_up_columns_of_a_reference_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "zones.yaml").write_text(REFERENCE, "utf-8")
-    own = changed(("schema:\n", f"  - {{property: references, value: [{refers}]}}\nschema:\n"))
-    (tmp_path / "rides.yaml").write_text(own, "utf-8")
-    if refers == "zones":
-        assert load_contracts(tmp_path)["rides"].references == ("zones",)
-    else:
-        with pytest.raises(ContractError, match=rf"references.*: '{refers}'"):
-            load_contracts(tmp_path)
+    (tmp_path / "rides.yaml").write_text(changed(*refers()), "utf-8")
+    contracts = load_contracts(tmp_path)
+    (lookup,) = contracts["rides"].references
+    assert (lookup.table, lookup.key, lookup.by, lookup.columns) == (
+        "silver.zones",
+        "zone",
+        "zone",
+        {"zone_name": "name"},
+    )
+    assert {name: contract.last_layer for name, contract in contracts.items()} == {"rides": "gold", "zones": "silver"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("dataset: zones", "dataset: zone", "'zone' is no dataset; did you mean 'zones'"),
+        ("dataset: zones", "dataset: others", "'others' is of the kind 'trips'"),
+        ("key: zone", "key: zones", "'zones' is no column of silver.zones; did you mean 'zone'"),
+        ("zone_name: name", "zone_name: nam", "'nam' is no column of silver.zones; did you mean 'name'"),
+        ("by: zone", "by: fare", r"fare is decimal\(10,2\), but zone of silver.zones is int"),
+        ("zone_name: name", "zone_name: zone", "features.zone_name is string, but zone of silver.zones is int"),
+    ],
+    ids=["no-dataset", "no-reference", "no-key", "no-column", "type-of-the-key", "type-of-the-column"],
+)
+def test_lookup_that_its_reference_cannot_answer_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    (tmp_path / "zones.yaml").write_text(REFERENCE, "utf-8")
+    (tmp_path / "others.yaml").write_text(SMALL.replace("rides", "others"), "utf-8")
+    (tmp_path / "rides.yaml").write_text(changed(*refers(LOOKUP.replace(old, new))), "utf-8")
+    with pytest.raises(ContractError, match=rf"contract of rides.*references: .*{said}"):
+        load_contracts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "said"),
+    [
+        ("dataset: zones", "dataset: rides", "[0].dataset", "'rides' is the dataset itself"),
+        ("by: zone", "by: zones", "[0].by", "'zones' is no column of silver; did you mean 'zone'"),
+        ("zone_name: name", "fare: name", "[0].columns.fare", "'fare' is a column of silver already"),
+        ("zone_name: name", "zone_nam: name", "[0].columns.zone_nam", "did you mean 'zone_name'"),
+        ("zone_name: name", "trips: name", "[0].by", "the aggregate has 'trips', but not 'zone'"),
+        (LOOKUP, f"{LOOKUP}, {LOOKUP}", "[1].columns", "'zone_name' comes from another lookup already"),
+        ("by: zone", "on: zone", "[0].by", "it is missing"),
+    ],
+    ids=["itself", "no-column", "silvers-own", "in-no-table", "not-in-the-aggregate", "twice", "on"],
+)
+def test_lookup_that_the_contract_itself_cannot_hold_is_refused(
+    tmp_path: Path, old: str, new: str, field: str, said: str
+) -> None:
+    (tmp_path / "rides.yaml").write_text(changed(*refers(LOOKUP.replace(old, new))), "utf-8")
+    contract, problems = read_contract(tmp_path / "rides.yaml")
+    assert contract is None
+    found = {problem.field: problem.message for problem in problems}
+    assert said in found[f"customProperties.references{field}"]
 
 
 OWN = "  - {property: aggregateBy, value: day}\n"
@@ -322,10 +367,6 @@ WRONG: dict[str, tuple[tuple[str, str], str, str, str]] = {
         ("schema:\n", "slaProperties:\n  - {property: retention, value: 1, unit: weeks}\nschema:\n"),
         "weeks", "slaProperties.retention.unit", "d, months or y was expected",
     ),
-    "refers-to-itself": (
-        (OWN, OWN + "  - {property: references, value: [rides]}\n"),
-        "references", "customProperties.references[0]", "the dataset itself",
-    ),
     "template-of-the-download": (
         (OWN, OWN + "  - property: download\n    value: {dag: x, file: 'a_{yaer}.parquet'}\n"),
         "yaer", "customProperties.download.file", "{month:02d} were expected",
@@ -348,6 +389,11 @@ def test_problem_is_told_with_line_and_field(tmp_path: Path, case: str) -> None:
 
 REFERENCE_WRONG = {
     "gold": ("schema:\n", "schema:\n  - {name: features, physicalName: gold.zones_features}\n", "schema.features.name"),
+    "lookups": (
+        "schema:\n",
+        f"  - {{property: references, value: [{LOOKUP}]}}\nschema:\n",
+        "customProperties.references",
+    ),
     "aggregate-by": (
         "schema:\n",
         "  - {property: aggregateBy, value: zone}\nschema:\n",

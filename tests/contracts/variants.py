@@ -71,7 +71,19 @@ schema:
     physicalName: silver.zones
     properties:
       - {name: zone, physicalType: int, required: true}
+      - {name: name, physicalType: string}
 """
+
+LOOKUP = "{dataset: zones, key: zone, by: zone, columns: {zone_name: name}}"
+
+
+def refers(lookups: str = LOOKUP) -> tuple[tuple[str, str], ...]:
+    """Edits of the small contract: its lookups, and a column of the features that holds the zone's name."""
+    named = "      - {name: day, physicalType: date}\n      - {name: zone_name, physicalType: string}\n"
+    return (
+        ("schema:\n", f"  - {{property: references, value: [{lookups}]}}\nschema:\n"),
+        ("      - {name: day, physicalType: date}\n      - {name: speed", f"{named}      - {{name: speed"),
+    )
 
 
 def changed(*edits: tuple[str, str], text: str = SMALL) -> str:

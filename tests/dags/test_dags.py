@@ -32,8 +32,11 @@ def test_every_dag_file_loads(bag: Any) -> None:
 
 
 def test_each_contract_has_a_stage_dag_per_layer_with_one_active_run(bag: Any) -> None:
-    for dataset in CONTRACTS:
-        for layer, task in ((Layer.SILVER, "data_preprocessing"), (Layer.GOLD, "feature_engineering")):
+    tasks = {Layer.SILVER: "data_preprocessing", Layer.GOLD: "feature_engineering"}
+    for dataset, contract in CONTRACTS.items():
+        # A reference has silver alone.
+        assert (stage_dag_id(dataset, Layer.GOLD) in bag.dags) == (contract.gold is not None)
+        for layer, task in tasks.items() if contract.gold else [(Layer.SILVER, tasks[Layer.SILVER])]:
             dag = bag.dags[stage_dag_id(dataset, layer)]
             assert dag.max_active_runs == 1
             assert dag.task_ids == [task]

@@ -104,8 +104,10 @@ async def direct(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
-def hand_over(world: World, contracts: Mapping[str, DatasetContract] = CONTRACTS) -> HandOver:
-    return HandOver(Layer.SILVER, world, world, world, world, lambda: contracts, direct)
+def hand_over(
+    world: World, contracts: Mapping[str, DatasetContract] = CONTRACTS, layer: Layer = Layer.SILVER
+) -> HandOver:
+    return HandOver(layer, world, world, world, world, lambda: contracts, direct)
 
 
 def item(name: str) -> WorkItem:
@@ -232,3 +234,10 @@ def test_listener_looks_at_its_stages_again_until_the_api_is_there(caplog: pytes
     world = World(is_paused=True, failures={"paused": 2})
     asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
     assert caplog.text.count("is paused: its files will wait") == len(CONTRACTS)
+
+
+def test_listener_of_gold_asks_for_no_stage_of_a_reference(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(is_paused=True)
+    asyncio.run(hand_over(world, layer=Layer.GOLD).run(time.monotonic() + 0.1))
+    with_gold = [name for name, contract in CONTRACTS.items() if contract.gold]
+    assert caplog.text.count("is paused: its files will wait") == len(with_gold) < len(CONTRACTS)

@@ -26,7 +26,7 @@ from sluice import scaffold as scaffold_module
 from sluice.cli import app
 from sluice.contract_check import problems_of
 from sluice.scaffold import scaffold, write_files
-from tests.contracts.variants import REFERENCE, SMALL, changed, line_of
+from tests.contracts.variants import LOOKUP, REFERENCE, SMALL, changed, line_of, refers
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def test_check_imports_no_spark() -> None:
 
 
 def test_check_finds_two_files_of_one_dataset_and_references_that_are_not_there(datasets: Path) -> None:
-    own = ("schema:\n", "  - {property: references, value: [zonez]}\nschema:\n")
-    files = [put(datasets, "a.yaml", own), put(datasets, "b.yaml"), put(datasets, "zones.yaml", text=REFERENCE)]
+    own = refers(LOOKUP.replace("zones", "zonez"))
+    files = [put(datasets, "a.yaml", *own), put(datasets, "b.yaml"), put(datasets, "zones.yaml", text=REFERENCE)]
     found = [(Path(problem.file).name, problem.field, problem.message) for problem in problems_of(files, datasets)]
     assert found == [
         ("a.yaml", "id", "rides is the dataset of b.yaml too; give one of both another"),

@@ -28,6 +28,7 @@ from tests.servers import running_minio, running_postgres, settings_in
 
 TABLES = ["silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features", "gold.nyc_yellow_zone_hour"]
 GREEN_TABLES = [name.replace("yellow", "green") for name in TABLES]
+ZONES = ["silver.taxi_zones", "silver.taxi_zones_rejects"]
 TAXI = PROJECT.parent / "shared" / "data" / "taxi"
 
 
@@ -129,7 +130,7 @@ def store(_store: JobStore) -> JobStore:
 @pytest.fixture
 def lake(spark: SparkSession, store: JobStore) -> SparkSession:
     """The session, with no table of ours in its catalog."""
-    for name in (*TABLES, *GREEN_TABLES):
+    for name in (*TABLES, *GREEN_TABLES, *ZONES):
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {name.split('.')[0]}")
         # Their files are gone already.
         catalog_of(spark).dropTable(table_id(spark, name), False)

@@ -114,7 +114,7 @@ class HandOver:
         """
         self._contracts = await self._call(self._load_contracts)
         try:
-            for dataset in self._contracts:
+            for dataset in self._datasets():
                 dag_id = stage_dag_id(dataset, self._layer)
                 if await self._runs.paused(dag_id):
                     log.warning("%s is paused: its files will wait until somebody unpauses it.", dag_id)
@@ -122,9 +122,13 @@ class HandOver:
             self._say("api", f"Airflow's API is not ready yet. {error.message}")
             return False
         log.info(
-            "Airflow's API is ready; listening for work of %s.", ", ".join(sorted(self._contracts)) or "no dataset"
+            "Airflow's API is ready; listening for work of %s.", ", ".join(sorted(self._datasets())) or "no dataset"
         )
         return True
+
+    def _datasets(self) -> list[str]:
+        """Those that have a stage of this layer: a reference has none of gold."""
+        return [name for name, own in self._contracts.items() if self._layer == Layer.SILVER or own.gold]
 
     async def _take(self, message: Message) -> None:
         try:
