@@ -4,8 +4,8 @@ Each line of data becomes one row, blank lines aside, and each value stays the t
 of the dataset's contract, whose casts take text. An empty field is null.
 
 A line that does not parse (another number of fields than the header, a quote that is never closed, bytes that are not
-UTF-8) becomes a row too: its columns are null, and `_unparsed` holds its text. Downstream such rows are rejected, since
-required columns are null, and the rejects keep the text. The column is there only if there is such a line.
+UTF-8) becomes a row too: its columns are null, and `_unparsed` holds its text. Downstream such rows are rejected
+(`unparsed_line`), and the rejects keep the text. The column is there only if there is such a line.
 
 What other readers stumble over and this one does not: line ends of several kinds in one file (`\\n`, `\\r\\n`, `\\r`),
 text behind a closing quote, blanks around names in the header, and empty fields behind the last column, which months
