@@ -84,10 +84,10 @@ def test_each_row_is_numbered_among_its_equals_and_its_opposite_is_found(
     others = [trip(tpep_pickup_datetime=PICKUP.replace(minute=minute)) for minute in range(20)]
     rows = others + ROWS
     # The same rows in a second file are no repeats; a file with one column more is read by a scan of its own.
-    more = table(*ROWS).append_column("what`ever.x", pa.array(["?"] * len(ROWS)))
+    more = table(*ROWS, repeats=True).append_column("what`ever.x", pa.array(["?"] * len(ROWS)))
     items = [
         drop(f"nyc_yellow/{name}.parquet", content)
-        for name, content in (("a", table(*rows)), ("b", table(*rows)), ("c", more))
+        for name, content in (("a", table(*rows, repeats=True)), ("b", table(*rows, repeats=True)), ("c", more))
     ]
     files, refused = check_files(store, asking, silver_batch(*items))
     assert not refused
