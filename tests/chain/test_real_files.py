@@ -62,9 +62,7 @@ def test_a_month_of_each_era_reaches_gold_with_every_row_accounted(
     assert query(f"select count(*) {of_this} and not {early} and {zone}") == [(0,)]
     assert query(f"select count(*) {of_this} and {early} and {place}") == [(0,)]
     assert query(f"select count(*) {of_this} and {early} and not {zone}") == [(0,)], "zones are not made up"
-    kept = query(
-        f"select distinct _rescued is not null {of_this} and _source_key like '%2010-03%'"
-    )
+    kept = query(f"select distinct _rescued is not null {of_this} and _source_key like '%2010-03%'")
     assert kept == [(True,)], "the stray index column is kept"
 
 

@@ -33,7 +33,8 @@ def test_page_has_every_rule_with_its_severity_thresholds_and_source(dataset: st
 
 
 def test_page_names_no_rule_or_column_that_no_contract_has() -> None:
-    tables = [table for c in CONTRACTS.values() for table in (c.silver, c.features, c.aggregate)]
+    contracts = CONTRACTS.values()
+    tables = [table for c in contracts for table in (c.silver, *((c.features, c.aggregate) if c.gold else ()))]
     known = {column.name for table in tables for column in table.columns}
     known |= {rule.code for contract in CONTRACTS.values() for rule in contract.rules}
     assert {row[0].strip("`") for row in ROWS} <= known
