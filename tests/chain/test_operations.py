@@ -17,6 +17,7 @@ from contracts.states import FileState, Reason
 from sluice.files import wait_for_end
 from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth
 from tests.chain.test_exactly_once import wait_until
+from tests.chain.test_references import write_zones
 from tests.conftest import Stack
 from tests.documents import resolve, shell_lines, sluice_commands
 
@@ -29,10 +30,12 @@ MADE_UP = {
     "2fd4751e5eb5": "batch",
     "3862954202917998577": "snapshot",
     "17": "letter",
+    "taxi_zone_lookup.csv": "zones",
 }
 """A word of the page -> what stands for it among the things that the test made."""
 AS_IT_STANDS = {
     "nyc_yellow",
+    "taxi_zones",
     "silver",
     "unknown_dataset",
     "select _reason, count(*) from silver.nyc_yellow_rejects group by all",
@@ -42,7 +45,7 @@ ONLY_HELP = {"sluice why", "sluice drop", "sluice replay", "sluice down"}
 
 
 @pytest.fixture(scope="module")
-def made(stack: Stack, put: Drop, month: MakeMonth) -> dict[str, str]:
+def made(stack: Stack, put: Drop, month: MakeMonth, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A file in gold with its batch and snapshot, and dead letters: one of an unknown dataset, one that is no event."""
     name = uuid.uuid4().hex[:10]
     before = datetime.now(UTC)
@@ -57,6 +60,7 @@ def made(stack: Stack, put: Drop, month: MakeMonth) -> dict[str, str]:
         "batch": source["batch_id"],
         "snapshot": snapshot,
         "letter": _dead_letter(stack, f"bronze/{name}"),
+        "zones": str(write_zones(tmp_path_factory.mktemp("zones"), {})),
     }
 
 

@@ -22,6 +22,7 @@ from ingest.bootstrap import bootstrap_store
 from ingest.policies import BUCKETS
 from ingest.store import Store
 from sluice.postgres_server import bootstrap_databases
+from spark_jobs import data_preprocessing_job
 from spark_jobs.lake import open_lake
 from spark_jobs.session import catalog_conf
 from tests.servers import running_minio, running_postgres, settings_in
@@ -147,6 +148,33 @@ def drop(store: JobStore) -> Callable[..., WorkItem]:
             pq.write_table(content, sink)
             content = sink.getvalue().to_pybytes()
         return store.drop(key, content, version)
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def zones_contract() -> DatasetContract:
+    return load_contract(PROJECT / "contracts" / "datasets" / "taxi_zones.yaml")
+
+
+@pytest.fixture
+def drop_zones(
+    lake: SparkSession, store: JobStore, zones_contract: DatasetContract, drop: Callable[..., WorkItem]
+) -> Callable[..., Any]:
+    """Put rows of zones into bronze, as text like a landed CSV, and take them into silver."""
+
+    def put(*rows: tuple[Any, ...], version: str = "1", file: str = "taxi_zone_lookup", text: Any = None) -> Any:
+        names = ("LocationID", "Borough", "Zone", "service_zone")
+        columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+        content = text or pa.table(
+            {
+                name: pa.array([None if value is None else str(value) for value in column], pa.string())
+                for name, column in zip(names, columns, strict=True)
+            }
+        )
+        item = drop(f"taxi_zones/{file}.parquet", content, version)
+        batch = make_batch(Layer.SILVER, "taxi_zones", [item.model_copy(update={"depth": Layer.SILVER})])
+        return data_preprocessing_job.run(lake, store.lake, store, zones_contract, batch)
 
     return put
 

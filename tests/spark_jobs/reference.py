@@ -49,13 +49,20 @@ class _Facts:
     period: Period | None
 
 
-def judge(rows: Sequence[Row], names: Sequence[str], contract: DatasetContract, period: Period | None) -> list[Verdict]:
+def judge(
+    rows: Sequence[Row],
+    names: Sequence[str],
+    contract: DatasetContract,
+    period: Period | None,
+    reference: Mapping[int, Row],
+) -> list[Verdict]:
     """The verdict on each row of one file.
 
     Args:
         rows: file column to value; times as `datetime`, or microseconds since 1970 where Python has no such year.
         names: the file's columns that are not of the null type.
         period: the month that the file's key names.
+        reference: key to row of the one reference dataset that the contract takes columns from.
     """
     found = {name.casefold(): name for name in names}
     columns = [column for column in contract.silver.columns if not column.derived]
@@ -78,7 +85,7 @@ def judge(rows: Sequence[Row], names: Sequence[str], contract: DatasetContract, 
                 ),
                 values=silver,
                 warnings=tuple(rule.code for rule in failed if rule.severity is Severity.WARN),
-                features=_features(silver, contract),
+                features=_features(silver, contract, reference),
             )
         )
     return verdicts
@@ -299,7 +306,7 @@ RULES: dict[str, Fails] = {
 # Features
 
 
-def _features(row: Row, contract: DatasetContract) -> dict[str, Any]:
+def _features(row: Row, contract: DatasetContract, reference: Mapping[int, Row]) -> dict[str, Any]:
     pickup, seconds = row["pickup_datetime"], row["duration_seconds"]
     names = [column.name for column in contract.features.columns]
     if pickup is None:
@@ -310,7 +317,14 @@ def _features(row: Row, contract: DatasetContract) -> dict[str, Any]:
         for name in ("trip_distance", "fare_amount", "total_amount", "tip_amount", "tolls_amount")
     )
     weekday = pickup.isoweekday()
-    made = {
+    found = {
+        name: reference.get(row[lookup.by], {}).get(source)
+        for lookup in contract.references
+        for name, source in lookup.columns.items()
+    }
+    boroughs = [found["pickup_borough"], found["dropoff_borough"]]
+    made = found | {
+        "borough_pair": None if None in boroughs else "-".join(boroughs),
         "pickup_date": pickup.date(),
         "pickup_hour": pickup.replace(minute=0, second=0, microsecond=0),
         "hour_of_day": pickup.hour,

@@ -12,10 +12,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from contracts.dataset import DatasetContract
-from contracts.loading import load_contract
-from contracts.settings import PROJECT
 from contracts.states import Layer
-from contracts.work import WorkItem, make_batch
+from contracts.work import WorkItem
 from ingest.csv_files import csv_to_parquet
 from spark_jobs import data_preprocessing_job, feature_engineering_job
 from tests.spark_jobs.conftest import TAXI, JobStore, gold_batch, silver_batch
@@ -25,31 +23,6 @@ Drop = Callable[..., WorkItem]
 NAMES = ("pickup_borough", "pickup_zone", "dropoff_borough", "dropoff_zone", "borough_pair")
 JFK = (132, "Queens", "JFK Airport", "Airports")
 TIMES_SQUARE = (230, "Manhattan", "Times Sq/Theatre District", "Yellow Zone")
-
-
-@pytest.fixture(scope="session")
-def zones_contract() -> DatasetContract:
-    return load_contract(PROJECT / "contracts" / "datasets" / "taxi_zones.yaml")
-
-
-@pytest.fixture
-def drop_zones(lake: SparkSession, store: JobStore, zones_contract: DatasetContract, drop: Drop) -> Callable[..., Any]:
-    """Put rows of zones into bronze, as text like a landed CSV, and take them into silver."""
-
-    def put(*rows: tuple[Any, ...], version: str = "1", file: str = "taxi_zone_lookup", text: Any = None) -> Any:
-        names = ("LocationID", "Borough", "Zone", "service_zone")
-        columns = zip(*rows, strict=True) if rows else ([] for _ in names)
-        content = text or pa.table(
-            {
-                name: pa.array([None if value is None else str(value) for value in column], pa.string())
-                for name, column in zip(names, columns, strict=True)
-            }
-        )
-        item = drop(f"taxi_zones/{file}.parquet", content, version)
-        batch = make_batch(Layer.SILVER, "taxi_zones", [item.model_copy(update={"depth": Layer.SILVER})])
-        return data_preprocessing_job.run(lake, store.lake, store, zones_contract, batch)
-
-    return put
 
 
 @pytest.fixture
