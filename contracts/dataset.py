@@ -24,12 +24,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ColumnName = Annotated[str, Field(pattern=r"^_?[a-z][a-z0-9_]*$")]
 COPY = "_copy"
 """To conditions: 0 for the first of the rows of a file that are equal in all of the contract's columns, then 1, 2, …"""
+ROW_ID = "_row_id"
 NEGATED = "_negated"
 """To conditions: whether the file holds another row that takes this one back, or that this one does; see `Negation`."""
 RESERVED_NAMES = frozenset(
     {
         *("_source_key", "_source_etag", "_source_id", "_reason", "_reasons", "_row", "_rescued"),
-        *("_period_start", "_period_end", COPY, NEGATED, "_once", "_path", "_metadata"),
+        *("_period_start", "_period_end", COPY, NEGATED, ROW_ID, "_once", "_path", "_metadata"),
     }
 )
 """Columns that the jobs make themselves, beside those that begin with `_bad_`."""

@@ -43,9 +43,7 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
     """
     columns = tuple(column for column in columns if not column.derived)
     sources = {column.name: layout.source_of(column.name) for column in columns}
-    renamed = df.select(*(F.col(quoted(item.name)).alias(RAW + item.name) for item in layout.columns), *keep)
-    cast = renamed.select("*", *(_value(column, sources[column.name]) for column in columns))
-    return _evaluated(cast).select(
+    return _evaluated(_cast(df, columns, layout, keep)).select(
         *(_raw(item) for item in layout.columns),
         *(_filled(column) for column in columns),
         *(_is_bad(column, sources[column.name]) for column in columns),
@@ -54,6 +52,19 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
         (F.lit(False) if layout.unparsed is None else _raw(layout.unparsed).isNotNull()).alias(UNPARSED_LINE),
         *keep,
     )
+
+
+def conformed_values(
+    df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tuple[str, ...] = ()
+) -> DataFrame:
+    """The contract's columns alone, as `conform` makes them, and those of `keep`; each is computed where it is used."""
+    columns = tuple(column for column in columns if not column.derived)
+    return _cast(df, columns, layout, keep).select(*(_filled(column) for column in columns), *keep)
+
+
+def _cast(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tuple[str, ...]) -> DataFrame:
+    renamed = df.select(*(F.col(quoted(item.name)).alias(RAW + item.name) for item in layout.columns), *keep)
+    return renamed.select("*", *(_value(column, layout.source_of(column.name)) for column in columns))
 
 
 def _evaluated(df: DataFrame) -> DataFrame:
@@ -81,7 +92,7 @@ def _value(column: Column, source: FileColumn | None) -> SparkColumn:
     if source is None:
         return F.lit(None).cast(column.type).alias(column.name)
     raw = _raw(source)
-    if column.codes:
+    if _has_codes(column, source):
         value = _decoded(raw, source, column)
     elif source.kind == "nanos":
         # `div` is a division of whole numbers; a quotient of doubles would lose digits.
@@ -112,6 +123,19 @@ def _parsed(raw: SparkColumn, kind: str) -> SparkColumn:
     return F.coalesce(raw.try_cast(kind), _whole(raw.try_cast("double"), kind))
 
 
+def _has_codes(column: Column, source: FileColumn) -> bool:
+    """Whether a value of the file can be a code: numbers are none where all codes are words."""
+    return any(source.type not in (*_INTEGERS, *_FLOATS) or _is_number(code) for code in column.codes)
+
+
+def _is_number(code: str) -> bool:
+    try:
+        float(code)
+    except ValueError:
+        return False
+    return True
+
+
 def _decoded(raw: SparkColumn, source: FileColumn, column: Column) -> SparkColumn:
     """A code of an earlier file as the contract's value, or the value itself; null for anything else."""
     text = raw.cast("string")
@@ -119,7 +143,7 @@ def _decoded(raw: SparkColumn, source: FileColumn, column: Column) -> SparkColum
     by_value: dict[Value, list[str]] = {}
     for code, meaning in column.codes.items():
         by_value.setdefault(meaning, []).append(code)
-    # Codes are few and files of today have numbers: no map, and no lower case where nothing has a case.
+    # Codes are few: no map, and no lower case where nothing has a case.
     key = F.lower(F.trim(text)) if source.type == "string" else text
     found = plain
     for meaning, codes in by_value.items():
@@ -135,11 +159,13 @@ def _rescued(extras: tuple[FileColumn, ...]) -> SparkColumn:
 
 
 def _is_bad(column: Column, source: FileColumn | None) -> SparkColumn:
-    plain = source is not None and source.type == column.type and column.type not in _TIMES and not column.codes
-    if source is None or plain:
+    if source is None:
+        return F.lit(False).alias(BAD + column.name)
+    coded = _has_codes(column, source)
+    if source.type == column.type and column.type not in _TIMES and not coded:
         return F.lit(False).alias(BAD + column.name)
     raw = _raw(source)
-    if source.type in _FLOATS and not column.codes:
+    if source.type in _FLOATS and not coded:
         there = raw.isNotNull() & ~F.isnan(raw)
         decimal = _decimal(column.type)
         # The same as a failed cast, without the cast: reading only the rejected rows then skips most casts.

@@ -15,7 +15,7 @@ if __name__ == "__main__":
     # spark-submit puts this script's folder on the path, not the repository.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, JobFailed, ScanFailed
@@ -131,14 +131,16 @@ def _write(
 def _write_once(
     job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
 ) -> tuple[list[Accepted], list[Refused]]:
-    _replace(job, files, gone, tables, rejects=True)
+    frames = scan_files(job.spark, job.contract, files)
+    _replace(job, files, frames, gone, tables, rejects=True)
     # 1. The rejects are durable; nobody counts them before the main table's commit.
     changed = list(check_versions(job.store, [file.item for file in files]).values())
-    files = _without(files, changed)
-    spoilt = _spoilt(job, files)
-    files = _without(files, spoilt)
+    spoilt = _spoilt(job, _without(files, changed))
+    if changed or spoilt:
+        files = _without(files, changed + spoilt)
+        frames = scan_files(job.spark, job.contract, files)
     if files or gone:
-        _replace(job, files, gone, tables, rejects=False)
+        _replace(job, files, frames, gone, tables, rejects=False)
         # 2. The one commit that counts is durable, under the batch's id.
     return files, changed + spoilt
 
@@ -181,17 +183,19 @@ def _told(
 
 
 def _replace(
-    job: _Job, files: Sequence[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable], rejects: bool
+    job: _Job,
+    files: Sequence[Accepted],
+    frames: Sequence[DataFrame],
+    gone: Sequence[WorkItem],
+    tables: Mapping[str, LakeTable],
+    rejects: bool,
 ) -> None:
     clean = load_transforms(job.contract).clean
     spec = rejects_spec(job.contract) if rejects else silver_spec(job.contract)
     chosen = rejected_rows if rejects else accepted_rows
-    frames = [
-        chosen(clean(conformed), job.contract).select(*(name for name, _ in spec.columns))
-        for conformed in scan_files(job.spark, job.contract, files)
-    ]
+    parts = [chosen(clean(conformed), job.contract).select(*(name for name, _ in spec.columns)) for conformed in frames]
     sources = [source_id(item.key) for item in (*(file.item for file in files), *gone)]
-    rows = union(job.spark, spec, frames)
+    rows = union(job.spark, spec, parts)
     replace_rows(rows, spec.name, SOURCE_ID, sources, job.batch.batch_id, tables[spec.name].current_id)
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from functools import reduce
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from contracts.conditions import names_in
-from contracts.dataset import COPY, NEGATED, DatasetContract
+from contracts.dataset import COPY, NEGATED, ROW_ID, DatasetContract
 from spark_jobs.lake import SOURCE_ID
-from spark_jobs.matching import quoted
 
-_FEW_ROWS = 200_000
-"""So many are sorted at once; of more, only those that may be repeats are looked at again."""
-_FEW_REPEATS = 100_000
-"""So many rows are kept at hand; more are read again by each scan."""
-_GROUP, _SIGN, _WHOLE, _MAYBE = "_group", "_sign", "_whole", "_maybe"
+_FEW_ROWS = 500_000
+"""The hashes of so many rows are looked at here; of more, only those of rows that may be repeats or taken back."""
+_AT_HAND = 2_000_000
+"""So many such rows are looked at here; of more, Spark numbers all rows in each scan, by a shuffle."""
+_GROUP, _SIGN, _WHOLE, _ROWS = "_group", "_sign", "_whole", "_rows"
 
 
 def wanted(contract: DatasetContract) -> bool:
@@ -28,66 +29,64 @@ def wanted(contract: DatasetContract) -> bool:
     return any({COPY, NEGATED} & names_in(rule.condition) for rule in contract.rules)
 
 
-def mark_repeats(spark: SparkSession, contract: DatasetContract, df: DataFrame, rows: int) -> DataFrame:
-    """Number the repeats of each row, and find the rows that another one takes back.
+def find_repeats(spark: SparkSession, contract: DatasetContract, values: DataFrame, rows: int) -> DataFrame | None:
+    """The rows that are repeats, and those that another one takes back; one or two scans.
 
     Args:
-        df: rows as `conform` makes them, with `_source_id`.
+        values: the contract's columns but for derived ones, `_source_id`, and `_row_id: bigint`, which is the same
+            for a row in each scan.
         rows: how many they are.
 
     Returns:
-        `df` with `_copy: int`, 0 for one of the rows of a file that are equal in all columns of the contract and 1, 2,
-        … for the others, and `_negated: boolean`, whether the file holds a row that is equal in the contract's
-        `negation.same` and has the opposite of its `negation.negated`, in cents. Which of equal rows is number 0 may
-        change from one reading to the next, but in each there is one.
+        `_row_id`, `_copy: int`, 0 for the first of the rows of a file that are equal in all columns of the contract and
+        1, 2, … for the others, and `_negated: boolean`, whether the file holds a row that is equal in the contract's
+        `negation.same` and has the opposite of its `negation.negated`. Rows that are neither may be left out; None
+        where all are.
 
     Raises:
-        ScanFailed, JobFailed: as reading does; more than a few rows are read once before.
+        ScanFailed, JobFailed: as reading does.
     """
-    keyed = df.withColumns(_keys(contract))
-    if rows <= _FEW_ROWS:
-        return _numbered(keyed).drop(_GROUP, _SIGN, _WHOLE)
-    marks = _marks(spark, keyed)
-    if marks is None:
+    keyed = values.select(ROW_ID, *(column.alias(name) for name, column in _keys(contract).items()))
+    if rows > _FEW_ROWS:
+        groups = keyed.groupBy(_GROUP).agg(F.count("*").alias(_ROWS)).where(F.col(_ROWS) > 1).toArrow()
+        if sum(groups[_ROWS].to_pylist()) > _AT_HAND:
+            return _numbered(keyed)
+        if not groups.num_rows:
+            return None
+        keyed = keyed.join(F.broadcast(spark.createDataFrame(groups.select([_GROUP]))), _GROUP, "left_semi")
+    marks = _numbered_here(keyed.toArrow())
+    return F.broadcast(spark.createDataFrame(marks)) if marks.num_rows else None
+
+
+def mark_repeats(df: DataFrame, repeats: DataFrame | None) -> DataFrame:
+    """The same rows with `_copy` and `_negated`, as `find_repeats` tells of those with their `_row_id`."""
+    if repeats is None:
         return df.withColumns({COPY: F.lit(0), NEGATED: F.lit(False)})
-    found, repeats = marks
-    marked = keyed.join(F.broadcast(found), _GROUP, "left")
-    single = marked.where(~F.coalesce(F.col(_MAYBE), F.lit(False))).withColumns(
-        {COPY: F.lit(0), NEGATED: F.coalesce(F.col(NEGATED), F.lit(False))}
+    return df.join(repeats, ROW_ID, "left").withColumns(
+        {COPY: F.coalesce(F.col(COPY), F.lit(0)), NEGATED: F.coalesce(F.col(NEGATED), F.lit(False))}
     )
-    columns = [quoted(name) for name in (*df.columns, COPY, NEGATED)]
-    if not repeats:
-        return single.select(*columns)
-    doubtful = keyed.join(F.broadcast(found.where(_MAYBE)), _GROUP, "left_semi")
-    if repeats <= _FEW_REPEATS:
-        doubtful = _at_hand(spark, doubtful)
-    return single.select(*columns).union(_numbered(doubtful).select(*columns))
 
 
 def _keys(contract: DatasetContract) -> dict[str, Column]:
     """Hashes: of what makes rows equal but for the sign of their amounts, and of all; and that sign."""
-    columns = [column.name for column in contract.silver.columns if not column.derived]
+    columns = [F.col(column.name) for column in contract.silver.columns if not column.derived]
     negation = contract.negation
-    cents = [_cents(F.col(name)) for name in (negation.negated if negation else ())]
-    sign = _sign_of(cents)
-    same = [F.col(name) for name in (negation.same if negation else columns)]
+    amounts = [F.col(name) for name in (negation.negated if negation else ())]
+    same = [F.col(name) for name in negation.same] if negation else columns
+    sign = _sign_of(amounts)
     return {
-        _GROUP: _hash([F.col(SOURCE_ID), *same, *(value * sign for value in cents)]),
+        _GROUP: _hash([F.col(SOURCE_ID), *same, *(F.when(sign < 0, -value).otherwise(value) for value in amounts)]),
         _SIGN: sign,
-        _WHOLE: _hash([F.col(name) for name in columns]),
+        _WHOLE: _hash(columns),
     }
 
 
-def _cents(amount: Column) -> Column:
-    return F.round(amount.cast("double") * 100).try_cast("bigint")
-
-
-def _sign_of(cents: list[Column]) -> Column:
+def _sign_of(amounts: list[Column]) -> Column:
     """-1 or 1 as the first amount that is not 0 is; 0 where all are, or one is missing."""
-    first = reduce(
-        lambda rest, value: F.when(value != 0, F.signum(value).cast("int")).otherwise(rest), cents[::-1], F.lit(0)
-    )
-    return F.coalesce(reduce(lambda sign, value: F.when(value.isNotNull(), sign), cents, first), F.lit(0))
+    sign = F.lit(0)
+    for value in amounts[::-1]:
+        sign = F.when(value < 0, -1).when(value > 0, 1).otherwise(sign)
+    return reduce(lambda found, value: F.when(value.isNull(), 0).otherwise(found), amounts, sign)
 
 
 def _hash(values: list[Column]) -> Column:
@@ -99,36 +98,26 @@ def _hash(values: list[Column]) -> Column:
 def _numbered(keyed: DataFrame) -> DataFrame:
     group = Window.partitionBy(_GROUP)
     # Within a group, so that one shuffle does for both.
-    equal = Window.partitionBy(_GROUP, _WHOLE).orderBy(_WHOLE)
-    return keyed.withColumns(
-        {
-            COPY: (F.row_number().over(equal) - 1).cast("int"),
-            NEGATED: (F.min(_SIGN).over(group) < 0) & (F.max(_SIGN).over(group) > 0),
-        }
-    )
+    equal = Window.partitionBy(_GROUP, _WHOLE).orderBy(ROW_ID)
+    numbers = {
+        COPY: (F.row_number().over(equal) - 1).cast("int"),
+        NEGATED: (F.min(_SIGN).over(group) < 0) & (F.max(_SIGN).over(group) > 0),
+    }
+    return keyed.withColumns(numbers).select(ROW_ID, COPY, NEGATED).where((F.col(COPY) > 0) | F.col(NEGATED))
 
 
-def _marks(spark: SparkSession, keyed: DataFrame) -> tuple[DataFrame, int] | None:
-    """The groups that have more than one row of one sign, or rows of both, and how many rows the former have.
-
-    None where there are no such groups, as in a clean file.
-    """
-    of_sign = [F.count_if(F.col(_SIGN) == sign) for sign in (-1, 0, 1)]
-    groups = keyed.groupBy(_GROUP).agg(
-        ((of_sign[0] > 0) & (of_sign[2] > 0)).alias(NEGATED),
-        (F.greatest(*of_sign) > 1).alias(_MAYBE),
-        F.count("*").alias("rows"),
-    )
-    table = groups.where(F.col(NEGATED) | F.col(_MAYBE)).toArrow()
-    if not table.num_rows:
-        return None
-    repeats = sum(
-        rows for rows, maybe in zip(*(table[name].to_pylist() for name in ("rows", _MAYBE)), strict=True) if maybe
-    )
-    return spark.createDataFrame(table.select([_GROUP, NEGATED, _MAYBE])), repeats
-
-
-def _at_hand(spark: SparkSession, df: DataFrame) -> DataFrame:
-    """The same rows, read once; columns of files have names that not every way into Spark takes."""
-    plain = [f"c{place}" for place in range(len(df.columns))]
-    return spark.createDataFrame(df.toDF(*plain).toArrow()).toDF(*df.columns)
+def _numbered_here(keyed: pa.Table) -> pa.Table:
+    """As `_numbered`, in memory."""
+    row, group, sign, whole = (keyed[name].to_numpy() for name in (ROW_ID, _GROUP, _SIGN, _WHOLE))
+    order = np.lexsort((row, whole, group))
+    row, group, sign, whole = row[order], group[order], sign[order], whole[order]
+    new_group = np.r_[True, group[1:] != group[:-1]][: len(row)]
+    new_whole = new_group | np.r_[True, whole[1:] != whole[:-1]][: len(row)]
+    place = np.arange(len(row))
+    copy = place - np.maximum.accumulate(np.where(new_whole, place, 0))
+    starts, of_group = np.flatnonzero(new_group), np.cumsum(new_group) - 1
+    both = (np.minimum.reduceat(sign, starts) < 0) & (np.maximum.reduceat(sign, starts) > 0) if len(row) else sign > 0
+    negated = both[of_group]
+    marked = (copy > 0) | negated
+    columns = {ROW_ID: row[marked], COPY: copy[marked].astype(np.int32), NEGATED: negated[marked]}
+    return pa.table({name: pa.array(values) for name, values in columns.items()})

@@ -9,14 +9,14 @@ from urllib.parse import unquote
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.dataset import DatasetContract
+from contracts.dataset import ROW_ID, DatasetContract
 from contracts.errors import JobFailed, ScanFailed
 from spark_jobs.checks import PERIOD_END, PERIOD_START
-from spark_jobs.conform import conform
+from spark_jobs.conform import conform, conformed_values
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
 from spark_jobs.matching import Layout
 from spark_jobs.preflight import GLOB_SIGNS, Accepted
-from spark_jobs.repeats import mark_repeats, wanted
+from spark_jobs.repeats import find_repeats, mark_repeats, wanted
 from spark_jobs.session import spark_errors
 
 ORIGIN = (SOURCE_ID, SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
@@ -28,7 +28,7 @@ _TYPES = ("string", "string", "string", "timestamp_ntz", "timestamp_ntz")
 def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> list[DataFrame]:
     """The conformed rows of some files (see `conform`), with the columns of `ORIGIN`.
 
-    Where a rule asks for them, with `_copy` and `_negated` (see `mark_repeats`); of many rows, some are read for that.
+    Where a rule asks for them, with `_copy` and `_negated` (see `find_repeats`); the rows are read for that.
 
     Returns:
         A frame for each scan; files of one layout are read by one.
@@ -40,9 +40,16 @@ def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[A
 
 
 def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
-    raw = _with_origin(spark, contract, files, _raw_scan(spark, layout, files))
-    rows = conform(raw, contract.silver.columns, layout, keep=ORIGIN)
-    return mark_repeats(spark, contract, rows, sum(file.rows for file in files)) if wanted(contract) else rows
+    columns = contract.silver.columns
+    raw = _raw_scan(spark, layout, files)
+    if not wanted(contract):
+        return conform(_with_origin(spark, contract, files, raw), columns, layout, keep=ORIGIN)
+    # Partition and place in it. Both are the same in each scan of the same files, since `engine_conf` fixes into how
+    # many parts files are split.
+    raw = _with_origin(spark, contract, files, raw.withColumn(ROW_ID, F.monotonically_increasing_id()))
+    values = conformed_values(raw, columns, layout, keep=(SOURCE_ID, ROW_ID))
+    repeats = find_repeats(spark, contract, values, sum(file.rows for file in files))
+    return mark_repeats(conform(raw, columns, layout, keep=(*ORIGIN, ROW_ID)), repeats)
 
 
 def find_unreadable(spark: SparkSession, files: Sequence[Accepted]) -> list[Accepted]:

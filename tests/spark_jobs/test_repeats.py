@@ -80,7 +80,7 @@ def test_each_row_is_numbered_among_its_equals_and_its_opposite_is_found(
     at_hand: int,
 ) -> None:
     monkeypatch.setattr(repeats, "_FEW_ROWS", few)
-    monkeypatch.setattr(repeats, "_FEW_REPEATS", at_hand)
+    monkeypatch.setattr(repeats, "_AT_HAND", at_hand)
     others = [trip(tpep_pickup_datetime=PICKUP.replace(minute=minute)) for minute in range(20)]
     rows = others + ROWS
     # The same rows in a second file are no repeats; a file with one column more is read by a scan of its own.
