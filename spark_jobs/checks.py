@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from contracts.dataset import Column, DatasetContract, Severity
 from spark_jobs.conform import BAD, LACKING, RAW, UNPARSED_LINE
-from spark_jobs.matching import quoted
+from spark_jobs.matching import Layout, quoted
 
 PERIOD_START = "_period_start"
 PERIOD_END = "_period_end"
@@ -21,10 +21,11 @@ UNPARSED = "unparsed_line"
 
 def accepted_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
     """The rows that the contract accepts, with the columns of `df`; see `rejected_rows` for the others."""
-    return df.where(~_failed(contract))
+    # Not the negation of "any fails": the optimizer turns that around in as many rounds as there are tests.
+    return df.where(reduce(and_, (~test for test in _tests(contract))))
 
 
-def rejected_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
+def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
     """The rows that the contract rejects. Their count and that of the accepted ones add up to that of `df` (I3).
 
     Checked in this order, so the first that fails gives `_reason`: `unparsed_line`, beside which there is no other; for
@@ -32,7 +33,7 @@ def rejected_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
     and missing); then the contract's rules, but for those of severity `warn`.
 
     Args:
-        df: rows as `conform` makes them, with `_period_start` and `_period_end`.
+        df: rows as `conform` makes them of files of a layout, with `_period_start` and `_period_end`.
 
     Returns:
         With `_reason: string`, `_reasons: array<string>` and `_row: string`, the row as it came, in JSON.
@@ -41,9 +42,9 @@ def rejected_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
     parsed = ~F.col(UNPARSED_LINE)
     tests = {UNPARSED: ~parsed} | {code: parsed & test for code, test in failures.items()}
     reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in tests.items())))
-    raw = F.struct(*(F.col(quoted(name)).alias(name.removeprefix(RAW)) for name in df.columns if name.startswith(RAW)))
+    raw = F.struct(*(F.col(quoted(RAW + item.name)).alias(item.name) for item in layout.columns))
     return (
-        df.where(_failed(contract))
+        df.where(reduce(or_, _tests(contract)))
         .withColumn("_reasons", reasons)
         .withColumn("_reason", F.col("_reasons")[0])
         .withColumn("_row", F.to_json(raw, {"ignoreNullFields": "false"}))
@@ -67,8 +68,8 @@ def _missing(column: Column) -> SparkColumn:
     return null if column.derived else null & ~F.col(LACKING + column.name)
 
 
-def _failed(contract: DatasetContract) -> SparkColumn:
-    """True when any of the failures is, in fewer steps."""
+def _tests(contract: DatasetContract) -> list[SparkColumn]:
+    """One of them is true when any of the failures is, in fewer steps; none is ever null."""
     tests = [F.col(UNPARSED_LINE)]
     for column in contract.silver.columns:
         if column.required:
@@ -76,7 +77,7 @@ def _failed(contract: DatasetContract) -> SparkColumn:
         # Without a filling, a required value that is bad is null too.
         if not column.derived and not (column.required and column.fill_null is None):
             tests.append(F.col(BAD + column.name))
-    return reduce(or_, [*tests, *broken_rules(contract, Severity.REJECT, Severity.REFUSE).values()])
+    return [*tests, *broken_rules(contract, Severity.REJECT, Severity.REFUSE).values()]
 
 
 def broken_rules(contract: DatasetContract, *severities: Severity) -> dict[str, SparkColumn]:

@@ -68,13 +68,13 @@ def _cast(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tupl
 
 
 def _evaluated(df: DataFrame) -> DataFrame:
-    """The same rows, with their columns computed here, once, and not again in each expression above.
+    """The same rows and `_once`, with their columns computed here, once, and not again in each expression above.
 
     The optimizer otherwise copies every cast into every check, and the code that it makes of them together is above
     the 8,000 bytes that the JVM compiles (measured: 3 to 5 times the CPU time). It copies nothing past a column that
     is not deterministic, as long as somebody uses it.
     """
-    return df.withColumn(_ONCE, F.monotonically_increasing_id()).where(F.col(_ONCE) >= 0).drop(_ONCE)
+    return df.withColumn(_ONCE, F.monotonically_increasing_id()).where(F.col(_ONCE) >= 0)
 
 
 def _raw(source: FileColumn) -> SparkColumn:

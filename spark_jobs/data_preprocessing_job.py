@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from ingest.store import Store
 from spark_jobs.checks import accepted_rows, rejected_rows
 from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, source_id
 from spark_jobs.marking import put_marker, result
+from spark_jobs.matching import Layout
 from spark_jobs.preflight import Accepted, Refused, check_deleted, check_files, check_versions
 from spark_jobs.quarantine import copy_originals
 from spark_jobs.scan import find_unreadable, scan_files
@@ -131,16 +133,16 @@ def _write(
 def _write_once(
     job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
 ) -> tuple[list[Accepted], list[Refused]]:
-    frames = scan_files(job.spark, job.contract, files)
-    _replace(job, files, frames, gone, tables, rejects=True)
+    scans = scan_files(job.spark, job.contract, files)
+    _replace(job, files, scans, gone, tables, rejects=True)
     # 1. The rejects are durable; nobody counts them before the main table's commit.
     changed = list(check_versions(job.store, [file.item for file in files]).values())
     spoilt = _spoilt(job, _without(files, changed))
     if changed or spoilt:
         files = _without(files, changed + spoilt)
-        frames = scan_files(job.spark, job.contract, files)
+        scans = scan_files(job.spark, job.contract, files)
     if files or gone:
-        _replace(job, files, frames, gone, tables, rejects=False)
+        _replace(job, files, scans, gone, tables, rejects=False)
         # 2. The one commit that counts is durable, under the batch's id.
     return files, changed + spoilt
 
@@ -166,8 +168,10 @@ def _told(
     """The results with what there is to say of the rows: reasons of the rejected, warnings, columns kept aside."""
     silver, rejects = commits.get(job.contract.silver.name), commits.get(job.contract.rejects_table)
     keys = [source.key for source in counted]
-    reasons = count_reasons(job.spark, job.contract, rejects, keys)
-    warnings = count_warnings(job.spark, job.contract, silver, keys)
+    with ThreadPoolExecutor(2) as pool:
+        of_rejects = pool.submit(count_reasons, job.spark, job.contract, rejects, keys)
+        of_silver = pool.submit(count_warnings, job.spark, job.contract, silver, keys)
+        reasons, warnings = of_rejects.result(), of_silver.result()
     extras = {file.item.key: tuple(column.name for column in file.layout.extras) for file in files}
     return [
         SourceResult.model_validate(
@@ -185,17 +189,19 @@ def _told(
 def _replace(
     job: _Job,
     files: Sequence[Accepted],
-    frames: Sequence[DataFrame],
+    scans: Sequence[tuple[Layout, DataFrame]],
     gone: Sequence[WorkItem],
     tables: Mapping[str, LakeTable],
     rejects: bool,
 ) -> None:
     clean = load_transforms(job.contract).clean
     spec = rejects_spec(job.contract) if rejects else silver_spec(job.contract)
-    chosen = rejected_rows if rejects else accepted_rows
-    parts = [chosen(clean(conformed), job.contract).select(*(name for name, _ in spec.columns)) for conformed in frames]
+    parts = [
+        rejected_rows(clean(rows), job.contract, layout) if rejects else accepted_rows(clean(rows), job.contract)
+        for layout, rows in scans
+    ]
     sources = [source_id(item.key) for item in (*(file.item for file in files), *gone)]
-    rows = union(job.spark, spec, parts)
+    rows = union(job.spark, spec, [part.select(*(name for name, _ in spec.columns)) for part in parts])
     replace_rows(rows, spec.name, SOURCE_ID, sources, job.batch.batch_id, tables[spec.name].current_id)
 
 

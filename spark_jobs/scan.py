@@ -25,18 +25,20 @@ _PATH = "_path"
 _TYPES = ("string", "string", "string", "timestamp_ntz", "timestamp_ntz")
 
 
-def scan_files(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> list[DataFrame]:
+def scan_files(
+    spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]
+) -> list[tuple[Layout, DataFrame]]:
     """The conformed rows of some files (see `conform`), with the columns of `ORIGIN`.
 
     Where a rule asks for them, with `_copy` and `_negated` (see `find_repeats`); the rows are read for that.
 
     Returns:
-        A frame for each scan; files of one layout are read by one.
+        A layout and its rows for each scan; files of one layout are read by one.
 
     Raises:
         JobFailed: Spark names a file that was not asked for.
     """
-    return [_scan(spark, contract, layout, group) for layout, group in _by_layout(files).items()]
+    return [(layout, _scan(spark, contract, layout, group)) for layout, group in _by_layout(files).items()]
 
 
 def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:

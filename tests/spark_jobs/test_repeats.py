@@ -91,7 +91,7 @@ def test_each_row_is_numbered_among_its_equals_and_its_opposite_is_found(
     ]
     files, refused = check_files(store, asking, silver_batch(*items))
     assert not refused
-    frames = scan_files(lake, asking, files)
+    frames = [rows for _, rows in scan_files(lake, asking, files)]
     names = [f"`_raw:{name}`" for name in TYPES]
     for item, wanted in zip(items, (rows, rows, ROWS), strict=True):
         found: Counter[tuple[Any, ...]] = Counter()
@@ -108,5 +108,5 @@ def test_file_without_repeats_is_read_as_if_nobody_had_asked(
     files, _ = check_files(
         store, asking, silver_batch(drop("nyc_yellow/a.parquet", table(trip(), trip(PULocationID=7))))
     )
-    (frame,) = scan_files(lake, asking, files)
+    ((_, frame),) = scan_files(lake, asking, files)
     assert [tuple(row) for row in frame.select("_copy", "_negated").collect()] == [(0, False)] * 2

@@ -110,9 +110,9 @@ def split(spark: SparkSession, store: JobStore, contract: DatasetContract, drop:
             store, contract, silver_batch(drop(f"nyc_yellow/rules{next(numbers)}_2025-01.parquet", rows))
         )
         assert not refused
-        rows = scan_files(spark, contract, files)[0]
+        ((layout, rows),) = scan_files(spark, contract, files)
         rows = nyc_taxi.clean(rows)
-        return accepted_rows(rows, contract), rejected_rows(rows, contract)
+        return accepted_rows(rows, contract), rejected_rows(rows, contract, layout)
 
     return run
 
