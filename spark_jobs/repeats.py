@@ -19,8 +19,8 @@ from spark_jobs.lake import SOURCE_ID
 
 _FEW_ROWS = 500_000
 """The hashes of so many rows are looked at here; of more, only those of rows that may be repeats or taken back."""
-_AT_HAND = 2_000_000
-"""So many such rows are looked at here; of more, Spark numbers all rows in each scan, by a shuffle."""
+_AT_HAND = 5_000_000
+"""So many such rows are looked at here, 25 bytes each; of more, Spark numbers all rows in each scan, by a shuffle."""
 _GROUP, _SIGN, _WHOLE, _ROWS = "_group", "_sign", "_whole", "_rows"
 
 
@@ -30,7 +30,7 @@ def wanted(contract: DatasetContract) -> bool:
 
 
 def find_repeats(spark: SparkSession, contract: DatasetContract, values: DataFrame, rows: int) -> DataFrame | None:
-    """The rows that are repeats, and those that another one takes back; one or two scans.
+    """The rows that are repeats, and those that another one takes back; read in one or two scans.
 
     Args:
         values: the contract's columns but for derived ones, `_source_id`, and `_row_id: bigint`, which is the same
@@ -47,14 +47,14 @@ def find_repeats(spark: SparkSession, contract: DatasetContract, values: DataFra
         ScanFailed, JobFailed: as reading does.
     """
     keyed = values.select(ROW_ID, *(column.alias(name) for name, column in _keys(contract).items()))
+    found = keyed
     if rows > _FEW_ROWS:
-        groups = keyed.groupBy(_GROUP).agg(F.count("*").alias(_ROWS)).where(F.col(_ROWS) > 1).toArrow()
-        if sum(groups[_ROWS].to_pylist()) > _AT_HAND:
-            return _numbered(keyed)
-        if not groups.num_rows:
-            return None
-        keyed = keyed.join(F.broadcast(spark.createDataFrame(groups.select([_GROUP]))), _GROUP, "left_semi")
-    marks = _numbered_here(keyed.toArrow())
+        groups = keyed.groupBy(_GROUP).agg(F.count("*").alias(_ROWS)).where(F.col(_ROWS) > 1).select(_GROUP)
+        found = keyed.join(F.broadcast(groups) if rows <= _AT_HAND else groups, _GROUP, "left_semi")
+    hashes = (found if rows <= _AT_HAND else found.limit(_AT_HAND + 1)).toArrow()
+    if hashes.num_rows > _AT_HAND:
+        return _numbered(keyed)
+    marks = _numbered_here(hashes)
     return F.broadcast(spark.createDataFrame(marks)) if marks.num_rows else None
 
 
