@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 
@@ -43,9 +44,10 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
     """
     columns = tuple(column for column in columns if not column.derived)
     sources = {column.name: layout.source_of(column.name) for column in columns}
-    return _evaluated(_cast(df, columns, layout, keep)).select(
+    cast = renamed(df, layout, keep).select("*", *(_value(column, sources[column.name]) for column in columns))
+    return _evaluated(cast).select(
         *(_raw(item) for item in layout.columns),
-        *(_filled(column) for column in columns),
+        *(_filled(column, F.col(column.name)).alias(column.name) for column in columns),
         *(_is_bad(column, sources[column.name]) for column in columns),
         *(F.lit(sources[column.name] is None).alias(LACKING + column.name) for column in columns if column.required),
         _rescued(layout.extras),
@@ -54,17 +56,14 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
     )
 
 
-def conformed_values(
-    df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tuple[str, ...] = ()
-) -> DataFrame:
-    """The contract's columns alone, as `conform` makes them, and those of `keep`; each is computed where it is used."""
-    columns = tuple(column for column in columns if not column.derived)
-    return _cast(df, columns, layout, keep).select(*(_filled(column) for column in columns), *keep)
+def renamed(df: DataFrame, layout: Layout, keep: Iterable[str] = ()) -> DataFrame:
+    """The rows as they came, their columns named `_raw:<name>`, and those of `keep`."""
+    return df.select(*(F.col(quoted(item.name)).alias(RAW + item.name) for item in layout.columns), *keep)
 
 
-def _cast(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tuple[str, ...]) -> DataFrame:
-    renamed = df.select(*(F.col(quoted(item.name)).alias(RAW + item.name) for item in layout.columns), *keep)
-    return renamed.select("*", *(_value(column, layout.source_of(column.name)) for column in columns))
+def conformed_value(column: Column, layout: Layout) -> SparkColumn:
+    """A column as `conform` makes it, of rows as `renamed` makes them."""
+    return _filled(column, _value(column, layout.source_of(column.name))).alias(column.name)
 
 
 def _evaluated(df: DataFrame) -> DataFrame:
@@ -81,11 +80,10 @@ def _raw(source: FileColumn) -> SparkColumn:
     return F.col(quoted(RAW + source.name))
 
 
-def _filled(column: Column) -> SparkColumn:
-    value = F.col(column.name)
+def _filled(column: Column, value: SparkColumn) -> SparkColumn:
     if column.fill_null is None:
         return value
-    return F.coalesce(value, F.lit(column.fill_null).cast(column.type)).alias(column.name)
+    return F.coalesce(value, F.lit(column.fill_null).cast(column.type))
 
 
 def _value(column: Column, source: FileColumn | None) -> SparkColumn:

@@ -15,13 +15,16 @@ from pyspark.sql import functions as F
 
 from contracts.conditions import names_in
 from contracts.dataset import COPY, NEGATED, ROW_ID, DatasetContract
+from contracts.dataset import Column as ContractColumn
+from spark_jobs.conform import conformed_value, renamed
 from spark_jobs.lake import SOURCE_ID
+from spark_jobs.matching import Layout
 
 _FEW_ROWS = 500_000
 """The hashes of so many rows are looked at here; of more, only those of rows that may be repeats or taken back."""
 _AT_HAND = 5_000_000
 """So many such rows are looked at here, 25 bytes each; of more, Spark numbers all rows in each scan, by a shuffle."""
-_GROUP, _SIGN, _WHOLE, _ROWS = "_group", "_sign", "_whole", "_rows"
+_ALIKE, _ROWS, _GROUP, _SIGN, _WHOLE = "_alike", "_rows", "_group", "_sign", "_whole"
 
 
 def wanted(contract: DatasetContract) -> bool:
@@ -29,12 +32,14 @@ def wanted(contract: DatasetContract) -> bool:
     return any({COPY, NEGATED} & names_in(rule.condition) for rule in contract.rules)
 
 
-def find_repeats(spark: SparkSession, contract: DatasetContract, values: DataFrame, rows: int) -> DataFrame | None:
+def find_repeats(
+    spark: SparkSession, contract: DatasetContract, layout: Layout, df: DataFrame, rows: int
+) -> DataFrame | None:
     """The rows that are repeats, and those that another one takes back; read in one or two scans.
 
     Args:
-        values: the contract's columns but for derived ones, `_source_id`, and `_row_id: bigint`, which is the same
-            for a row in each scan.
+        df: rows as read with `layout.ddl`, with `_source_id`, and with `_row_id: bigint`, which is the same for a row
+            in each scan.
         rows: how many they are.
 
     Returns:
@@ -46,14 +51,17 @@ def find_repeats(spark: SparkSession, contract: DatasetContract, values: DataFra
     Raises:
         ScanFailed, JobFailed: as reading does.
     """
-    keyed = values.select(ROW_ID, *(column.alias(name) for name, column in _keys(contract).items()))
-    found = keyed
+    raw = renamed(df, layout, (SOURCE_ID, ROW_ID))
+    found = raw
     if rows > _FEW_ROWS:
-        groups = keyed.groupBy(_GROUP).agg(F.count("*").alias(_ROWS)).where(F.col(_ROWS) > 1).select(_GROUP)
-        found = keyed.join(F.broadcast(groups) if rows <= _AT_HAND else groups, _GROUP, "left_semi")
-    hashes = (found if rows <= _AT_HAND else found.limit(_AT_HAND + 1)).toArrow()
+        # Of most rows, no more is computed than this.
+        alike = raw.withColumn(_ALIKE, _likeness(contract, layout))
+        groups = alike.groupBy(_ALIKE).agg(F.count("*").alias(_ROWS)).where(F.col(_ROWS) > 1).select(_ALIKE)
+        found = alike.join(F.broadcast(groups) if rows <= _AT_HAND else groups, _ALIKE, "left_semi")
+    keyed = _keyed(contract, layout, found)
+    hashes = (keyed if rows <= _AT_HAND else keyed.limit(_AT_HAND + 1)).toArrow()
     if hashes.num_rows > _AT_HAND:
-        return _numbered(keyed)
+        return _numbered(_keyed(contract, layout, raw))
     marks = _numbered_here(hashes)
     return F.broadcast(spark.createDataFrame(marks)) if marks.num_rows else None
 
@@ -67,9 +75,25 @@ def mark_repeats(df: DataFrame, repeats: DataFrame | None) -> DataFrame:
     )
 
 
+def _likeness(contract: DatasetContract, layout: Layout) -> Column:
+    """A hash that is equal for rows that one would hold against each other, and for few others."""
+    names = contract.negation.same if contract.negation else [column.name for column in _columns(contract)]
+    same = [conformed_value(column, layout) for column in _columns(contract) if column.name in names]
+    return F.xxhash64(F.col(SOURCE_ID), *same)
+
+
+def _keyed(contract: DatasetContract, layout: Layout, raw: DataFrame) -> DataFrame:
+    values = raw.select(SOURCE_ID, ROW_ID, *(conformed_value(column, layout) for column in _columns(contract)))
+    return values.select(ROW_ID, *(key.alias(name) for name, key in _keys(contract).items()))
+
+
+def _columns(contract: DatasetContract) -> list[ContractColumn]:
+    return [column for column in contract.silver.columns if not column.derived]
+
+
 def _keys(contract: DatasetContract) -> dict[str, Column]:
     """Hashes: of what makes rows equal but for the sign of their amounts, and of all; and that sign."""
-    columns = [F.col(column.name) for column in contract.silver.columns if not column.derived]
+    columns = [F.col(column.name) for column in _columns(contract)]
     negation = contract.negation
     amounts = [F.col(name) for name in (negation.negated if negation else ())]
     same = [F.col(name) for name in negation.same] if negation else columns

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from contracts.dataset import ROW_ID, DatasetContract
 from contracts.errors import JobFailed, ScanFailed
 from spark_jobs.checks import PERIOD_END, PERIOD_START
-from spark_jobs.conform import conform, conformed_values
+from spark_jobs.conform import conform
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
 from spark_jobs.matching import Layout
 from spark_jobs.preflight import GLOB_SIGNS, Accepted
@@ -49,8 +49,7 @@ def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files:
     # Partition and place in it. Both are the same in each scan of the same files, since `engine_conf` fixes into how
     # many parts files are split.
     raw = _with_origin(spark, contract, files, raw.withColumn(ROW_ID, F.monotonically_increasing_id()))
-    values = conformed_values(raw, columns, layout, keep=(SOURCE_ID, ROW_ID))
-    repeats = find_repeats(spark, contract, values, sum(file.rows for file in files))
+    repeats = find_repeats(spark, contract, layout, raw, sum(file.rows for file in files))
     return mark_repeats(conform(raw, columns, layout, keep=(*ORIGIN, ROW_ID)), repeats)
 
 
