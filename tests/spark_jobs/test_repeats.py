@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -99,6 +102,42 @@ def test_each_row_is_numbered_among_its_equals_and_its_opposite_is_found(
             own = frame.where(frame["_source_key"] == item.key)
             found += Counter(tuple(row) for row in own.select(*names, "_copy", "_negated").collect())
         assert found == expected(wanted)
+
+
+@pytest.mark.parametrize("few", [200_000, 0], ids=["few", "many"])
+def test_repeats_are_found_in_a_file_that_is_read_in_parts(
+    lake: SparkSession,
+    store: JobStore,
+    asking: DatasetContract,
+    drop: Drop,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+) -> None:
+    monkeypatch.setattr(repeats, "_FEW_ROWS", few)
+    rows = ROWS + [trip(tpep_pickup_datetime=PICKUP.replace(minute=minute)) for minute in range(20)] + ROWS
+    content = io.BytesIO()
+    pq.write_table(table(*rows, repeats=True), content, row_group_size=3)
+    files, _ = check_files(store, asking, silver_batch(drop("nyc_yellow/a.parquet", content.getvalue())))
+    with small_parts(lake):
+        ((_, frame),) = scan_files(lake, asking, files)
+        assert frame.rdd.getNumPartitions() > 3
+        chosen = frame.select(*(f"`_raw:{name}`" for name in TYPES), "_copy", "_negated")
+        for _ in range(2):
+            assert Counter(tuple(row) for row in chosen.collect()) == expected(rows)
+
+
+@contextmanager
+def small_parts(spark: SparkSession) -> Iterator[None]:
+    """Split files into parts of a few row groups of a few rows."""
+    names = ("spark.sql.files.maxPartitionBytes", "spark.sql.files.openCostInBytes")
+    before = {name: spark.conf.get(name) for name in names}
+    for name in names:
+        spark.conf.set(name, "4096")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            spark.conf.set(name, value)
 
 
 def test_file_without_repeats_is_read_as_if_nobody_had_asked(
