@@ -43,12 +43,9 @@ def scan_files(
 
 def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
     columns = contract.silver.columns
-    raw = _raw_scan(spark, layout, files)
+    raw = _with_origin(spark, contract, files, _raw_scan(spark, layout, files))
     if not wanted(contract):
-        return conform(_with_origin(spark, contract, files, raw), columns, layout, keep=ORIGIN)
-    # Partition and place in it. Both are the same in each scan of the same files, since `engine_conf` fixes into how
-    # many parts files are split.
-    raw = _with_origin(spark, contract, files, raw.withColumn(ROW_ID, F.monotonically_increasing_id()))
+        return conform(raw, columns, layout, keep=ORIGIN)
     repeats = find_repeats(spark, contract, layout, raw, sum(file.rows for file in files))
     return mark_repeats(conform(raw, columns, layout, keep=(*ORIGIN, ROW_ID)), repeats)
 
@@ -94,9 +91,15 @@ def _raw_scan(spark: SparkSession, layout: Layout, files: Sequence[Accepted]) ->
 def _with_origin(
     spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted], raw: DataFrame
 ) -> DataFrame:
+    """With the columns of `ORIGIN`, and `_row_id`.
+
+    That is the part and the place in it. Both are the same in each scan of the same files, since `engine_conf` fixes
+    into how many parts files are split.
+    """
+    row_id = F.monotonically_increasing_id()
     if len(files) == 1:
         origin = zip(ORIGIN, _origin(contract, files[0]), _TYPES, strict=True)
-        return raw.withColumns({name: F.lit(value).cast(kind) for name, value, kind in origin})
+        return raw.withColumns({ROW_ID: row_id} | {name: F.lit(value).cast(kind) for name, value, kind in origin})
     by_uri = {f"s3://{file.item.uri}": file for file in files}
     rows = []
     for path in raw.inputFiles():
@@ -108,7 +111,9 @@ def _with_origin(
     schema = ", ".join(f"{name} string" for name in (_PATH, *ORIGIN))
     columns = [F.col(name).cast(kind) for name, kind in zip(ORIGIN, _TYPES, strict=True)]
     names = F.broadcast(spark.createDataFrame(rows, schema).select(_PATH, *columns))
-    return raw.withColumn(_PATH, F.col("_metadata.file_path")).join(names, _PATH)
+    # One after the other: in one step with the id, or after it, the native reader cannot tell the path.
+    placed = raw.withColumn(_PATH, F.col("_metadata.file_path")).withColumn(ROW_ID, row_id)
+    return placed.join(names, _PATH)
 
 
 def _origin(contract: DatasetContract, file: Accepted) -> tuple[str | None, ...]:
