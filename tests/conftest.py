@@ -101,6 +101,7 @@ def write_variant(folder: Path, dataset: str, key: str, value: object) -> None:
     own = [item for item in document["customProperties"] if item["property"] not in ("download", key)]
     document["customProperties"] = [*own, {"property": key, "value": value}]
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROJECT / "contracts" / "datasets" / "taxi_zones.yaml", folder)  # it takes names from there
     (folder / f"{dataset}.yaml").write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
 
 
