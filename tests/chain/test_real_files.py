@@ -34,6 +34,8 @@ ERAS = [
     ("nyc_green", 2019, 9),  # ehail_fee of the null type
     ("nyc_green", 2023, 2),  # 32-bit ids
     ("nyc_green", 2025, 1),
+    ("nyc_fhv", 2015, 1),
+    ("nyc_fhv", 2020, 4),
 ]
 ROWS = 400
 MOST_REJECTED = 0.25
@@ -121,3 +123,13 @@ def test_real_green_month_without_required_columns_is_refused_with_their_list(
     story = put(f"nyc_green/{unique}/{file.name}", file.read_bytes())
     assert (story.state, story.reason) == (FileState.QUARANTINED, "missing_columns")
     assert "fare_amount" in (story.detail or "")
+
+
+def test_real_sample_of_for_hire_vehicles_that_is_dropped_as_csv_reaches_gold(stack: Stack, real_files: Path) -> None:
+    file = real_files / "fhv_tripdatasample_2020-04.csv"
+    story = stack.json("drop", str(file), "--dataset", "nyc_fhv", "--wait")
+    assert story["state"] == FileState.DONE, story
+    silver, gold = story["layers"]
+    lines = len(file.read_text("utf-8").splitlines()) - 1
+    assert silver["rows_in"] == lines == silver["rows_accepted"] + silver["rows_rejected"]
+    assert gold["rows_accepted"] == silver["rows_accepted"] > 0.75 * lines, silver["reasons"]
