@@ -132,7 +132,7 @@ class Bench:
 @pytest.fixture
 def bench(lake: SparkSession, store: JobStore, contract: DatasetContract, monkeypatch: pytest.MonkeyPatch) -> Bench:
     # Many runs: of the rules, which all work alike here, the first few.
-    lean = contract.model_copy(update={"rules": contract.rules[:4], "negation": None, "references": ()})
+    lean = contract.model_copy(update={"rules": contract.rules[:4], "negation": None})
     return Bench(lake, store, lean, monkeypatch)
 
 
