@@ -24,9 +24,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ColumnName = Annotated[str, Field(pattern=r"^_?[a-z][a-z0-9_]*$")]
 COPY = "_copy"
 """To conditions: 0 for the first of the rows of a file that are equal in all of the contract's columns, then 1, 2, …"""
-ROW_ID = "_row_id"
 NEGATED = "_negated"
 """To conditions: whether the file holds another row that takes this one back, or that this one does; see `Negation`."""
+ROW_ID = "_row_id"
+"""To the jobs alone: the place of a row in the scan of its files, by which both are noted."""
 RESERVED_NAMES = frozenset(
     {
         *("_source_key", "_source_etag", "_source_id", "_reason", "_reasons", "_row", "_rescued"),
