@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 
+from consumers import reconciler
 from consumers.broker import Record
 from consumers.ledger import Ledger
 from consumers.router import Router
 from consumers.topics import DEAD_LETTERS, WORK_TOPICS
 from consumers.watched_contracts import WatchedContracts
+from contracts.dataset import DatasetContract
 from contracts.errors import ObjectChanged, ObjectGone, ObjectTooLarge
 from contracts.events import BucketEvent
 from contracts.markers import CommitMarker, SourceResult
@@ -183,3 +185,20 @@ def _result(item: WorkItem, rows: int, change: Mapping[str, object]) -> SourceRe
 def committed_at(line: Line, moment: datetime) -> None:
     """All silver results are of that moment."""
     line.ledger._run(lambda connection: connection.execute("UPDATE ledger.results SET at = %s", (moment,)))
+
+
+def reconcile_pass(
+    line: Line, contracts: Mapping[str, DatasetContract], now: datetime, repair: bool
+) -> reconciler._Pass:
+    """A full pass of reconcile over the ledger and Kafka of a line, before any of its steps."""
+    others: dict[str, Any] = {"settings": None, "store": None, "batches_since": None, "oldest_unread": lambda *_: None}
+    fake: Any = line
+    return reconciler._Pass(
+        contracts=tuple(contracts.values()),
+        ledger=line.ledger,
+        producer=fake,
+        full=True,
+        repair=repair,
+        now=now,
+        **others,
+    )

@@ -22,7 +22,7 @@ from contracts.loading import load_contracts
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.work import WorkItem, make_batch
 from tests.consumers.samples import NOON, accepted, arrival, marker, put, removal
-from tests.consumers.sets import DATASETS, Line, _result, listing, write_contract
+from tests.consumers.sets import DATASETS, Line, _result, listing, reconcile_pass, write_contract
 
 CONTRACTS = load_contracts(DATASETS)
 SILVER, GOLD = Layer.SILVER, Layer.GOLD
@@ -172,17 +172,7 @@ def files(ledger: Ledger) -> Files:
 def standing(line: Line, repair: bool = True, contracts: Path = DATASETS) -> list[tuple[Any, str]]:
     """What a pass of reconcile finds standing still, long after all of it, and sends again."""
     known = load_contracts(contracts)
-    others: dict[str, Any] = {"settings": None, "store": None, "batches_since": None, "oldest_unread": lambda *_: None}
-    fake: Any = line
-    one = reconciler._Pass(
-        contracts=tuple(known.values()),
-        ledger=line.ledger,
-        producer=fake,
-        full=True,
-        repair=repair,
-        now=datetime.now(UTC) + 2 * STANDS_STILL,
-        **others,
-    )
+    one = reconcile_pass(line, known, datetime.now(UTC) + 2 * STANDS_STILL, repair)
     reconciler._standing(one, {name for name, own in known.items() if own.completeness})
     return one.findings
 

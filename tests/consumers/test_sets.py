@@ -20,7 +20,7 @@ from contracts.markers import CommitMarker
 from contracts.states import FileState, Layer, Reason
 from contracts.work import WorkItem
 from tests.consumers.samples import removal
-from tests.consumers.sets import FOLDER, Line, committed_at, listing, write_contract
+from tests.consumers.sets import FOLDER, Line, committed_at, listing, reconcile_pass, write_contract
 
 pytestmark = pytest.mark.services
 
@@ -42,17 +42,7 @@ def line(ledger: Ledger, contracts: Path) -> Line:
 def reconcile(line: Line, contracts: Path, now: datetime | None = None, repair: bool = True) -> list[tuple[Any, str]]:
     """What a pass over the sets finds and does."""
     known = load_contracts(contracts)
-    others: dict[str, Any] = {"settings": None, "store": None, "batches_since": None, "oldest_unread": lambda *_: None}
-    fake: Any = line
-    one = reconciler._Pass(
-        contracts=tuple(known.values()),
-        ledger=line.ledger,
-        producer=fake,
-        full=True,
-        repair=repair,
-        now=now or datetime.now(UTC),
-        **others,
-    )
+    one = reconcile_pass(line, known, now or datetime.now(UTC), repair)
     rules = {name: own.completeness for name, own in known.items() if own.completeness}
     reconciler._standing(one, rules)
     reconciler._sets(one, rules)
