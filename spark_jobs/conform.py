@@ -20,7 +20,7 @@ LACKING = "_lacking_"
 RESCUED = "_rescued"
 UNPARSED_LINE = "_unparsed_line"
 RAW = "_raw:"
-_ONCE = "_once"
+ONCE = "_once"
 _INTEGERS = ("tinyint", "smallint", "int", "bigint")
 _FLOATS = ("float", "double")
 _INTERVAL_SCALE, _INTERVAL_DIGITS = 6, 12
@@ -45,7 +45,7 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
     columns = tuple(column for column in columns if not column.derived)
     sources = {column.name: layout.source_of(column.name) for column in columns}
     cast = renamed(df, layout, keep).select("*", *(_value(column, sources[column.name]) for column in columns))
-    return _evaluated(cast).select(
+    return evaluated(cast).select(
         *(_raw(item) for item in layout.columns),
         *(_filled(column, F.col(column.name)).alias(column.name) for column in columns),
         *(_is_bad(column, sources[column.name]) for column in columns),
@@ -66,14 +66,14 @@ def conformed_value(column: Column, layout: Layout) -> SparkColumn:
     return _filled(column, _value(column, layout.source_of(column.name))).alias(column.name)
 
 
-def _evaluated(df: DataFrame) -> DataFrame:
+def evaluated(df: DataFrame) -> DataFrame:
     """The same rows and `_once`, with their columns computed here, once, and not again in each expression above.
 
     The optimizer otherwise copies every cast into every check, and the code that it makes of them together is above
     the 8,000 bytes that the JVM compiles (measured: 3 to 5 times the CPU time). It copies nothing past a column that
     is not deterministic, as long as somebody uses it.
     """
-    return df.withColumn(_ONCE, F.monotonically_increasing_id()).where(F.col(_ONCE) >= 0)
+    return df.withColumn(ONCE, F.monotonically_increasing_id()).where(F.col(ONCE) >= 0)
 
 
 def _raw(source: FileColumn) -> SparkColumn:

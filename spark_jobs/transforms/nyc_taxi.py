@@ -12,6 +12,7 @@ from operator import add, or_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from spark_jobs.conform import ONCE, evaluated
 from spark_jobs.transforms.trip_times import is_weekend, mean_duration_minutes, moments, of_moments
 
 # The TLC's rush-hour surcharge: 16:00 to 20:00 on weekdays.
@@ -20,7 +21,7 @@ _MONDAY, _THURSDAY = 1, 4
 _MICRO = 1_000_000
 _HOUR = 3600
 _DAY = 24 * _HOUR
-_PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR, _ONCE = "_pickup", "_dropoff", "_sunday", "_odd_hour", "_once"
+_PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR = "_pickup", "_dropoff", "_sunday", "_odd_hour"
 _MARCH, _NOVEMBER = 3, 11
 _DAYLIGHT_SAVING_SINCE = (date(2007, 1, 1) - date(1970, 1, 1)).days
 """Days since 1970. Energy Policy Act of 2005, section 110: second Sunday of March to first Sunday of November; before
@@ -72,7 +73,9 @@ def _with_time_passed(df: DataFrame) -> DataFrame:
         {_ODD_HOUR: F.col(_SUNDAY).cast("bigint") * _DAY + F.when(spring, 2 * _HOUR).when(fall, _HOUR)},
         _time_passed(F.col(_PICKUP), F.col(_DROPOFF), F.col(_ODD_HOUR)),
     )
-    return _computed_once(reduce(DataFrame.withColumns, steps, df).drop(_PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR))
+    made = reduce(DataFrame.withColumns, steps, df).drop(_PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR)
+    # The rules use the duration several times, and the optimizer would write all of its steps into each.
+    return evaluated(made).drop(ONCE)
 
 
 def _time_passed(pickup: Column, dropoff: Column, odd_hour: Column) -> dict[str, Column]:
@@ -86,12 +89,6 @@ def _time_passed(pickup: Column, dropoff: Column, odd_hour: Column) -> dict[str,
     )
     odd = F.coalesce(_within(began) | _within(ended), F.lit(False))
     return {"duration_seconds": clock + shift, "_ambiguous_time": F.when(clock.isNotNull(), odd)}
-
-
-def _computed_once(df: DataFrame) -> DataFrame:
-    """The same rows, with their columns computed here; see `spark_jobs.conform`, which does so for its own."""
-    # The rules use the duration several times, and the optimizer would write all of its steps into each.
-    return df.withColumn(_ONCE, F.monotonically_increasing_id()).where(F.col(_ONCE) >= 0).drop(_ONCE)
 
 
 def _within(seconds: Column) -> Column:
