@@ -178,6 +178,11 @@ def _rules(rules: Sequence[Placed[Rule]], columns: frozenset[str], negation: boo
             yield Finding(placed.where("condition"), f"the condition {rule.condition!r} names no column of silver")
         if NEGATED in used and not negation:
             yield Finding(placed.where("condition"), f"{NEGATED} needs the property 'negation' of the silver table")
+        if rule.severity is Severity.WARN:
+            # Warnings are counted in the table, which has no more than its columns.
+            for name in sorted(used & set(KNOWN_TO_RULES)):
+                said = f"{name} is known to rules that reject or refuse, not to warnings"
+                yield Finding(placed.where("condition"), said)
         for name in sorted(used - known):
             # Not each unknown name is wrong: it may be a keyword, a type or a unit.
             if get_close_matches(name, columns, 1, _ALIKE):

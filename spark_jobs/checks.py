@@ -38,17 +38,34 @@ def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> D
     Returns:
         With `_reason: string`, `_reasons: array<string>` and `_row: string`, the row as it came, in JSON.
     """
-    failures = _failures(contract)
-    parsed = ~F.col(UNPARSED_LINE)
-    tests = {UNPARSED: ~parsed} | {code: parsed & test for code, test in failures.items()}
-    reasons = F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in tests.items())))
-    raw = F.struct(*(F.col(quoted(RAW + item.name)).alias(item.name) for item in layout.columns))
+    reasons = _reasons(contract)
     return (
         df.where(reduce(or_, _tests(contract)))
-        .withColumn("_reasons", reasons)
-        .withColumn("_reason", F.col("_reasons")[0])
-        .withColumn("_row", F.to_json(raw, {"ignoreNullFields": "false"}))
+        .select("*", reasons.alias("_reasons"), _in_json(layout).alias("_row"))
+        .select("*", F.col("_reasons")[0].alias("_reason"))
     )
+
+
+def judged_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
+    """All rows, with the columns of `rejected_rows`; they are null where the contract accepts a row."""
+    reasons = _reasons(contract)
+    rejected = F.col("_reasons").isNotNull()
+    return df.select("*", F.when(F.size(reasons) > 0, reasons).alias("_reasons")).select(
+        "*",
+        F.when(rejected, F.col("_reasons")[0]).alias("_reason"),
+        F.when(rejected, _in_json(layout)).alias("_row"),
+    )
+
+
+def _reasons(contract: DatasetContract) -> SparkColumn:
+    parsed = ~F.col(UNPARSED_LINE)
+    tests = {UNPARSED: ~parsed} | {code: parsed & test for code, test in _failures(contract).items()}
+    return F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in tests.items())))
+
+
+def _in_json(layout: Layout) -> SparkColumn:
+    raw = F.struct(*(F.col(quoted(RAW + item.name)).alias(item.name) for item in layout.columns))
+    return F.to_json(raw, {"ignoreNullFields": "false"})
 
 
 def _failures(contract: DatasetContract) -> dict[str, SparkColumn]:

@@ -24,17 +24,15 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
 from ingest.store import Store
-from spark_jobs.checks import accepted_rows, rejected_rows
 from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, source_id
 from spark_jobs.marking import put_marker, result
-from spark_jobs.matching import Layout
 from spark_jobs.preflight import Accepted, Refused, check_deleted, check_files, check_versions
 from spark_jobs.quarantine import copy_originals
-from spark_jobs.scan import find_unreadable, scan_files
+from spark_jobs.scan import find_unreadable
 from spark_jobs.session import spark_errors
-from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec, union
+from spark_jobs.splitting import split_rows
+from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec
 from spark_jobs.tally import count_reasons, count_warnings, may_refuse, too_many
-from spark_jobs.transforms.loading import load_transforms
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,16 @@ def _write(
 def _write_once(
     job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
 ) -> tuple[list[Accepted], list[Refused]]:
-    scans = scan_files(job.spark, job.contract, files)
-    _replace(job, files, scans, gone, tables, rejects=True)
+    rows = split_rows(job.spark, job.contract, files)
+    _replace(job, rows.rejected, job.contract.rejects_table, files, gone, tables)
     # 1. The rejects are durable; nobody counts them before the main table's commit.
     changed = list(check_versions(job.store, [file.item for file in files]).values())
     spoilt = _spoilt(job, _without(files, changed))
     if changed or spoilt:
         files = _without(files, changed + spoilt)
-        scans = scan_files(job.spark, job.contract, files)
+        rows = split_rows(job.spark, job.contract, files)
     if files or gone:
-        _replace(job, files, scans, gone, tables, rejects=False)
+        _replace(job, rows.accepted, job.contract.silver.name, files, gone, tables)
         # 2. The one commit that counts is durable, under the batch's id.
     return files, changed + spoilt
 
@@ -188,21 +186,14 @@ def _told(
 
 def _replace(
     job: _Job,
+    rows: DataFrame,
+    table: str,
     files: Sequence[Accepted],
-    scans: Sequence[tuple[Layout, DataFrame]],
     gone: Sequence[WorkItem],
     tables: Mapping[str, LakeTable],
-    rejects: bool,
 ) -> None:
-    clean = load_transforms(job.contract).clean
-    spec = rejects_spec(job.contract) if rejects else silver_spec(job.contract)
-    parts = [
-        rejected_rows(clean(rows), job.contract, layout) if rejects else accepted_rows(clean(rows), job.contract)
-        for layout, rows in scans
-    ]
     sources = [source_id(item.key) for item in (*(file.item for file in files), *gone)]
-    rows = union(job.spark, spec, [part.select(*(name for name, _ in spec.columns)) for part in parts])
-    replace_rows(rows, spec.name, SOURCE_ID, sources, job.batch.batch_id, tables[spec.name].current_id)
+    replace_rows(rows, table, SOURCE_ID, sources, job.batch.batch_id, tables[table].current_id)
 
 
 def _count(

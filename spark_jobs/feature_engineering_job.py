@@ -106,7 +106,7 @@ def _write_features(
     spec = features_spec(contract)
     sources = [source_id(item.key) for item in items]
     rows = rows_at(spark, contract.silver.name, silver_at).where(F.col(SOURCE_ID).isin(sources))
-    names = [name for name, _ in spec.columns]
+    names = spec.names
     frame = load_transforms(contract).features(references.join(rows, names)).select(*names)
     replace_rows(frame, spec.name, SOURCE_ID, sources, batch.batch_id, base)
 
@@ -130,7 +130,7 @@ def _write_aggregate(
         return
     current = spark.table(contract.features.name).where(F.col(by).isin(values))
     # One task writes all partitions: a day is a few thousand rows.
-    names = [name for name, _ in spec.columns]
+    names = spec.names
     frame = references.join(load_transforms(contract).aggregate(current), names).select(*names).coalesce(1)
     replace_rows(frame, spec.name, by, values, batch.batch_id, base)
 

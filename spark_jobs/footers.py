@@ -58,7 +58,7 @@ class FileColumn:
 
     name: str
     type: str | None
-    """Spark SQL type that Spark reads it as; None when Spark cannot, or it is nested."""
+    """Spark SQL type that Spark reads it as; None when Spark cannot."""
     kind: str
     """`null` when the file says that it holds nothing, `nanos` for a count of nanoseconds, `nested`, or `plain`."""
 
@@ -123,7 +123,8 @@ def _parse(end: bytes, size: int) -> Footer:
         raise DamagedParquet(
             f"The footer tells of {metadata.num_rows:,} rows, its row groups tell of {found.rows:,} in all."
         )
-    return Footer(metadata.num_rows, _columns(leaves), len(leaves), found.uncompressed, tuple(found.chunks))
+    columns = _columns(leaves, metadata.schema)
+    return Footer(metadata.num_rows, columns, len(leaves), found.uncompressed, tuple(found.chunks))
 
 
 class _Totals:
@@ -173,13 +174,15 @@ class _Totals:
             self.chunks.append((start, compressed))
 
 
-def _columns(leaves: list[pq.ColumnSchema]) -> tuple[FileColumn, ...]:
+def _columns(leaves: list[pq.ColumnSchema], schema: pq.ParquetSchema) -> tuple[FileColumn, ...]:
     columns: dict[str, FileColumn] = {}
     repeated = []
+    nested: dict[str, str | None] = {}
     for leaf in leaves:
         if leaf.path != leaf.name or leaf.max_repetition_level > 0:
             top = leaf.path.split(".")[0]
-            column = FileColumn(top, None, "nested")
+            nested = nested or {field.name: _nested_type(field.type) for field in schema.to_arrow_schema()}
+            column = FileColumn(top, nested[top], "nested")
             if columns.setdefault(top, column) != column:
                 repeated.append(column)
         elif leaf.name in columns:
@@ -224,3 +227,47 @@ def _spark_type(leaf: pq.ColumnSchema, kind: str, logical: dict[str, object]) ->
         "BYTE_ARRAY": "binary",
         "FIXED_LEN_BYTE_ARRAY": "binary",
     }[leaf.physical_type]
+
+
+def _nested_type(kind: pa.DataType) -> str | None:
+    """The type that Spark reads a column with fields or elements as; None where it cannot read all of them."""
+    if pa.types.is_struct(kind):
+        fields = [(field.name.replace("`", "``"), _nested_type(field.type)) for field in kind]
+        return f"struct<{', '.join(f'`{name}`: {held}' for name, held in fields)}>" if _whole(fields) else None
+    if pa.types.is_map(kind):
+        parts = [("key", _nested_type(kind.key_type)), ("value", _nested_type(kind.item_type))]
+        return f"map<{', '.join(str(held) for _, held in parts)}>" if _whole(parts) else None
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        element = _nested_type(kind.value_type)
+        return f"array<{element}>" if element else None
+    if pa.types.is_decimal128(kind):
+        return f"decimal({kind.precision},{kind.scale})"
+    if pa.types.is_timestamp(kind):
+        return "bigint" if kind.unit == "ns" else "timestamp" if kind.tz else "timestamp_ntz"
+    return _BY_ARROW.get(kind)
+
+
+def _whole(parts: list[tuple[str, str | None]]) -> bool:
+    """Whether Spark takes all parts: it knows their types, and their names differ by more than case."""
+    names = {name.casefold() for name, _ in parts}
+    return bool(parts) and len(names) == len(parts) and "" not in names and all(held for _, held in parts)
+
+
+_BY_ARROW = {
+    pa.bool_(): "boolean",
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.uint8(): "smallint",
+    pa.uint16(): "int",
+    pa.uint32(): "bigint",
+    pa.uint64(): "decimal(20,0)",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.date32(): "date",
+    pa.string(): "string",
+    pa.large_string(): "string",
+    pa.binary(): "binary",
+    pa.large_binary(): "binary",
+}

@@ -87,7 +87,7 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn], strict
             twice.append(f"{column.name} is there as {' and as '.join(hit.name for hit in there)}")
         elif there[0].kind != "null":
             if not castable(there[0], column.type):
-                wrong.append(f"{there[0].name} is {there[0].type or there[0].kind}, {column.type} was expected")
+                wrong.append(f"{there[0].name} is {_told(there[0])}, {column.type} was expected")
             else:
                 sources.append((column.name, readable.index(there[0])))
     if missing:
@@ -105,6 +105,8 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn], strict
 
 def castable(column: FileColumn, target: str) -> bool:
     """Whether values of a file's column can be values of a contract type at all."""
+    if column.kind == "nested":
+        return False
     raw = "nanos" if column.kind == "nanos" else _family(column.type or column.kind)
     wanted = _family(target)
     if wanted == "string":
@@ -135,6 +137,10 @@ def _may_lack(column: Column, hits: Mapping[str, Sequence[FileColumn]]) -> bool:
 def _named(column: Column) -> str:
     """A missing column, with what could be there in its place."""
     return f"{column.name} (or {' and '.join(column.optional_with)})" if column.optional_with else column.name
+
+
+def _told(column: FileColumn) -> str:
+    return column.kind if column.type is None or column.kind == "nested" else column.type
 
 
 def _family(kind: str) -> str:

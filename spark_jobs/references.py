@@ -12,8 +12,6 @@ from contracts.dataset import DatasetContract, Lookup
 from spark_jobs.lake import Lake
 from spark_jobs.tables import rows_at
 
-_KEY = "_lookup_key"
-
 
 class References:
     """The reference tables of a dataset, each read once and as of one snapshot, so that a job's joins see the same."""
@@ -54,13 +52,14 @@ class References:
         sources = [lookup.columns[name] for name in columns]
         rows = [(key, *(row.get(source) for source in sources)) for key, row in self._rows(lookup).items()]
         if not rows:
-            return df.withColumns({name: F.lit(None).cast(self._types[name]) for name in columns})
-        types = [(_KEY, self._key_types[lookup.by]), *((name, self._types[name]) for name in columns)]
+            return df.select("*", *(F.lit(None).cast(self._types[name]).alias(name) for name in columns))
+        key = f"_lookup_by_{lookup.by}"
+        types = [(key, self._key_types[lookup.by]), *((name, self._types[name]) for name in columns)]
         schema = ", ".join(f"`{name}` {kind}" for name, kind in types)
         # Made of values: Comet knows no aggregate of whole rows, and one part of a plan that is not native takes the
         # write of the data files with it.
         found = F.broadcast(self._spark.createDataFrame(rows, schema))
-        return df.join(found, F.col(lookup.by) == F.col(_KEY), "left").drop(_KEY)
+        return df.join(found, F.col(lookup.by) == F.col(key), "left")
 
     def _rows(self, lookup: Lookup) -> dict[Any, dict[str, Any]]:
         snapshot = self._at.get(lookup.table)

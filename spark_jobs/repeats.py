@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -16,7 +17,7 @@ from pyspark.sql import functions as F
 from contracts.conditions import names_in
 from contracts.dataset import COPY, NEGATED, ROW_ID, DatasetContract
 from contracts.dataset import Column as ContractColumn
-from spark_jobs.conform import conformed_value, renamed
+from spark_jobs.conform import conformed_value
 from spark_jobs.lake import SOURCE_ID
 from spark_jobs.matching import Layout
 
@@ -25,6 +26,7 @@ _FEW_ROWS = 500_000
 _AT_HAND = 5_000_000
 """So many such rows are looked at here, 25 bytes each; of more, Spark numbers all rows in each scan, by a shuffle."""
 _ALIKE, _ROWS, _GROUP, _SIGN, _WHOLE = "_alike", "_rows", "_group", "_sign", "_whole"
+_FOUND_COPY, _FOUND_NEGATED = "_found_copy", "_found_negated"
 
 
 def wanted(contract: DatasetContract) -> bool:
@@ -38,8 +40,8 @@ def find_repeats(
     """The rows that are repeats, and those that another one takes back; read in one or two scans.
 
     Args:
-        df: rows as read with `layout.ddl`, with `_source_id`, and with `_row_id: bigint`, which is the same for a row
-            in each scan.
+        df: rows as they came (see `conform`), with `_source_id`, and with `_row_id: bigint`, which is the same for a
+            row in each scan.
         rows: how many they are.
 
     Returns:
@@ -51,17 +53,19 @@ def find_repeats(
     Raises:
         ScanFailed, JobFailed: as reading does.
     """
-    raw = renamed(df, layout, (SOURCE_ID, ROW_ID))
-    found = raw
+    found = df
     if rows > _FEW_ROWS:
         # Of most rows, no more is computed than this.
-        alike = raw.withColumn(_ALIKE, _likeness(contract, layout))
+        alike = df.select("*", _likeness(contract, layout).alias(_ALIKE))
         groups = alike.groupBy(_ALIKE).agg(F.count("*").alias(_ROWS)).where(F.col(_ROWS) > 1).select(_ALIKE)
         found = alike.join(F.broadcast(groups) if rows <= _AT_HAND else groups, _ALIKE, "left_semi")
     keyed = _keyed(contract, layout, found)
-    hashes = (keyed if rows <= _AT_HAND else keyed.limit(_AT_HAND + 1)).toArrow()
-    if hashes.num_rows > _AT_HAND:
-        return _numbered(_keyed(contract, layout, raw))
+    # Not `toArrow`, which asks for the schema first, and so has the plan analysed twice.
+    hashes = (keyed if rows <= _AT_HAND else keyed.limit(_AT_HAND + 1)).toPandas()
+    if len(hashes) > _AT_HAND:
+        return _numbered(_keyed(contract, layout, df))
+    if hashes.empty:
+        return None
     marks = _numbered_here(hashes)
     return F.broadcast(spark.createDataFrame(marks)) if marks.num_rows else None
 
@@ -69,9 +73,12 @@ def find_repeats(
 def mark_repeats(df: DataFrame, repeats: DataFrame | None) -> DataFrame:
     """The same rows with `_copy` and `_negated`, as `find_repeats` tells of those with their `_row_id`."""
     if repeats is None:
-        return df.withColumns({COPY: F.lit(0), NEGATED: F.lit(False)})
-    return df.join(repeats, ROW_ID, "left").withColumns(
-        {COPY: F.coalesce(F.col(COPY), F.lit(0)), NEGATED: F.coalesce(F.col(NEGATED), F.lit(False))}
+        return df.select("*", F.lit(0).alias(COPY), F.lit(False).alias(NEGATED))
+    found = repeats.select(ROW_ID, F.col(COPY).alias(_FOUND_COPY), F.col(NEGATED).alias(_FOUND_NEGATED))
+    return df.join(found, ROW_ID, "left").select(
+        "*",
+        F.coalesce(F.col(_FOUND_COPY), F.lit(0)).alias(COPY),
+        F.coalesce(F.col(_FOUND_NEGATED), F.lit(False)).alias(NEGATED),
     )
 
 
@@ -130,17 +137,17 @@ def _numbered(keyed: DataFrame) -> DataFrame:
     return keyed.withColumns(numbers).select(ROW_ID, COPY, NEGATED).where((F.col(COPY) > 0) | F.col(NEGATED))
 
 
-def _numbered_here(keyed: pa.Table) -> pa.Table:
-    """As `_numbered`, in memory."""
+def _numbered_here(keyed: pd.DataFrame) -> pa.Table:
+    """As `_numbered`, in memory, of one row or more."""
     row, group, sign, whole = (keyed[name].to_numpy() for name in (ROW_ID, _GROUP, _SIGN, _WHOLE))
     order = np.lexsort((row, whole, group))
     row, group, sign, whole = row[order], group[order], sign[order], whole[order]
-    new_group = np.r_[True, group[1:] != group[:-1]][: len(row)]
-    new_whole = new_group | np.r_[True, whole[1:] != whole[:-1]][: len(row)]
+    new_group = np.r_[True, group[1:] != group[:-1]]
+    new_whole = new_group | np.r_[True, whole[1:] != whole[:-1]]
     place = np.arange(len(row))
     copy = place - np.maximum.accumulate(np.where(new_whole, place, 0))
     starts, of_group = np.flatnonzero(new_group), np.cumsum(new_group) - 1
-    both = (np.minimum.reduceat(sign, starts) < 0) & (np.maximum.reduceat(sign, starts) > 0) if len(row) else sign > 0
+    both = (np.minimum.reduceat(sign, starts) < 0) & (np.maximum.reduceat(sign, starts) > 0)
     negated = both[of_group]
     marked = (copy > 0) | negated
     columns = {ROW_ID: row[marked], COPY: copy[marked].astype(np.int32), NEGATED: negated[marked]}

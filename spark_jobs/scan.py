@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from contracts.dataset import ROW_ID, DatasetContract
 from contracts.errors import JobFailed, ScanFailed
 from spark_jobs.checks import PERIOD_END, PERIOD_START
-from spark_jobs.conform import conform
+from spark_jobs.conform import as_it_came, conform
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
 from spark_jobs.matching import Layout
 from spark_jobs.preflight import GLOB_SIGNS, Accepted
@@ -43,7 +43,7 @@ def scan_files(
 
 def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
     columns = contract.silver.columns
-    raw = _with_origin(spark, contract, files, _raw_scan(spark, layout, files))
+    raw = _with_origin(spark, contract, layout, files)
     if not wanted(contract):
         return conform(raw, columns, layout, keep=ORIGIN)
     repeats = find_repeats(spark, contract, layout, raw, sum(file.rows for file in files))
@@ -89,17 +89,19 @@ def _raw_scan(spark: SparkSession, layout: Layout, files: Sequence[Accepted]) ->
 
 
 def _with_origin(
-    spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted], raw: DataFrame
+    spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]
 ) -> DataFrame:
-    """With the columns of `ORIGIN`, and `_row_id`.
+    """The rows as they came, with the columns of `ORIGIN`, and `_row_id`.
 
     That is the part and the place in it. Both are the same in each scan of the same files, since `engine_conf` fixes
     into how many parts files are split.
     """
-    row_id = F.monotonically_increasing_id()
+    raw = _raw_scan(spark, layout, files)
+    row_id = F.monotonically_increasing_id().alias(ROW_ID)
     if len(files) == 1:
         origin = zip(ORIGIN, _origin(contract, files[0]), _TYPES, strict=True)
-        return raw.withColumns({ROW_ID: row_id} | {name: F.lit(value).cast(kind) for name, value, kind in origin})
+        of_file = (F.lit(value).cast(kind).alias(name) for name, value, kind in origin)
+        return raw.select(*as_it_came(layout), row_id, *of_file)
     by_uri = {f"s3://{file.item.uri}": file for file in files}
     rows = []
     for path in raw.inputFiles():
@@ -112,7 +114,8 @@ def _with_origin(
     columns = [F.col(name).cast(kind) for name, kind in zip(ORIGIN, _TYPES, strict=True)]
     names = F.broadcast(spark.createDataFrame(rows, schema).select(_PATH, *columns))
     # One after the other: in one step with the id, or after it, the native reader cannot tell the path.
-    placed = raw.withColumn(_PATH, F.col("_metadata.file_path")).withColumn(ROW_ID, row_id)
+    path = raw.metadataColumn("_metadata")["file_path"].alias(_PATH)
+    placed = raw.select(*as_it_came(layout), path).select("*", row_id)
     return placed.join(names, _PATH)
 
 

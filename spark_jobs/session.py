@@ -68,7 +68,7 @@ def engine_conf() -> dict[str, str]:
         "spark.sql.shuffle.partitions": "4",
         # The JVM by default never compiles a method of more than 8,000 bytes, and the code that Spark makes for a
         # contract with many rules is longer (measured: 3 million rows in a third of the time).
-        "spark.executor.extraJavaOptions": "-XX:+UseParallelGC -XX:-DontCompileHugeMethods",
+        "spark.executor.extraJavaOptions": "-XX:+UseParallelGC -XX:-DontCompileHugeMethods -XX:TieredStopAtLevel=1",
         # Values of a filter must not be written into the generated code: it would be compiled anew for each month.
         "spark.sql.optimizer.inSetConversionThreshold": "0",
         "spark.sql.optimizer.inSetSwitchThreshold": "0",
@@ -80,6 +80,8 @@ def engine_conf() -> dict[str, str]:
         # The names of a batch's files are such a scan, and one part that is not native takes the write with it.
         "spark.comet.exec.localTableScan.enabled": "true",
         "spark.comet.convert.rdd.enabled": "true",
+        # Letters change their case by Unicode then, and no longer as the server's language has it.
+        "spark.comet.caseConversion.enabled": "true",
         "spark.memory.offHeap.enabled": "true",
         "spark.memory.offHeap.size": "1g",
         # What follows from a filter for other columns is looked for with every name that a column ever had: with a few

@@ -45,6 +45,11 @@ class TableSpec:
     """Columns whose bounds are kept, so that readers can skip files."""
 
     @property
+    def names(self) -> list[str]:
+        """The names of the columns."""
+        return [name for name, _ in self.columns]
+
+    @property
     def location(self) -> str:
         """Where the table's files are."""
         bucket, name = self.name.split(".")
@@ -108,10 +113,10 @@ def replace_rows(
 
 
 def union(spark: SparkSession, spec: TableSpec, frames: Sequence[DataFrame]) -> DataFrame:
-    """The rows of all frames; none of them gives a frame without rows."""
+    """The rows of all frames with the table's columns; without a frame, no rows."""
     if not frames:
         return spark.createDataFrame([], ", ".join(f"`{name}` {kind}" for name, kind in spec.columns))
-    return reduce(DataFrame.unionByName, frames)
+    return reduce(DataFrame.unionByName, (frame.select(*spec.names) for frame in frames))
 
 
 def commits_of(tables: Mapping[str, LakeTable], batch_id: str) -> dict[str, Snapshot]:

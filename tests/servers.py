@@ -17,6 +17,8 @@ import urllib3
 from contracts.settings import HOST, USUAL_PORTS, Settings, load_settings
 from ingest.bootstrap import notification_environment
 from sluice import postgres_server
+from sluice.services import BY_NAME, connect_properties, write_private
+from spark_jobs.session import connect_server_conf
 
 SECRETS = {
     "minio_root_password": "root-for-tests",
@@ -82,6 +84,24 @@ def running_postgres(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
+def running_spark_connect(settings: Settings) -> Iterator[None]:
+    """A Spark Connect server as a stack has it, but for its cluster: it does the work itself."""
+    conf = connect_server_conf(settings) | {
+        "spark.master": "local[2]",
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",
+        # A few rows a test: the JVM's optimizing compiler would take most of the time.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    }
+    lines = (f"{name} {value}\n" for name, value in sorted(conf.items()))
+    write_private(connect_properties(settings), "".join(lines))
+    started = BY_NAME["spark-connect"].command(settings)
+    with _process(started.argv, settings.home / "spark-connect.log", os.environ | started.environment):
+        _wait_for_port(settings.ports.spark_connect)
+        yield
+
+
+@contextmanager
 def _process(
     command: list[str], log: Path, environment: dict[str, str] | None, user: str | None = None
 ) -> Iterator[None]:
@@ -120,3 +140,10 @@ def _wait_for_minio(port: int) -> None:
 )
 def _wait_for_postgres(settings: Settings) -> None:
     psycopg.connect(settings.postgres_url("sluice", "postgres"), connect_timeout=2).close()
+
+
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type(OSError), stop=tenacity.stop_after_delay(120), wait=tenacity.wait_fixed(0.1)
+)
+def _wait_for_port(port: int) -> None:
+    socket.create_connection((HOST, port), timeout=1).close()

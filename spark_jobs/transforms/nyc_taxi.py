@@ -57,7 +57,7 @@ def clean(df: DataFrame) -> DataFrame:
 def _with_time_passed(df: DataFrame) -> DataFrame:
     # Whole seconds are arithmetic on numbers; functions of times and zones make calendar objects of each row.
     day = F.floor(_seconds("pickup_datetime") / _DAY).cast("int")
-    weekday = F.pmod(day + 3, F.lit(7))  # 1970-01-01 was a Thursday; 0 is Monday
+    weekday = F.weekday(F.date_from_unix_date(day))  # 0 is Monday
     date_ = F.date_from_unix_date(F.col(_SUNDAY))
     month, day_of_month = F.month(date_), F.dayofmonth(date_)
     spring = (month == _MARCH) & day_of_month.between(8, 14)
@@ -73,14 +73,19 @@ def _with_time_passed(df: DataFrame) -> DataFrame:
         {_ODD_HOUR: F.col(_SUNDAY).cast("bigint") * _DAY + F.when(spring, 2 * _HOUR).when(fall, _HOUR)},
         _time_passed(F.col(_PICKUP), F.col(_DROPOFF), F.col(_ODD_HOUR)),
     )
-    made = reduce(DataFrame.withColumns, steps, df).drop(_PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR)
+    made = reduce(_with, steps, df)
     # The rules use the duration several times, and the optimizer would write all of its steps into each.
-    return evaluated(made).drop(ONCE)
+    return evaluated(made).drop(ONCE, _PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR)
+
+
+def _with(df: DataFrame, columns: dict[str, Column]) -> DataFrame:
+    """With new columns. `withColumns` would do, but Spark Connect analyses the whole plan for each of them."""
+    return df.select("*", *(column.alias(name) for name, column in columns.items()))
 
 
 def _time_passed(pickup: Column, dropoff: Column, odd_hour: Column) -> dict[str, Column]:
     clock, began, ended = dropoff - pickup, pickup - odd_hour, dropoff - odd_hour
-    is_spring = F.pmod(odd_hour, F.lit(_DAY)) == 2 * _HOUR
+    is_spring = odd_hour - F.floor(odd_hour / _DAY) * _DAY == 2 * _HOUR
     shift = (
         F.when((began < 0) & (ended >= _HOUR), F.when(is_spring, -_HOUR).otherwise(_HOUR))
         # Only inside of the hour that is there twice can a trip end before its pickup by the clock.
@@ -104,8 +109,8 @@ def features(df: DataFrame) -> DataFrame:
     """Add the features of each trip; one row in, one row out, all columns kept.
 
     Args:
-        df: silver rows, and the boroughs of their zones where they are known. Amounts in USD, distance in miles,
-            duration in seconds.
+        df: silver rows, and the boroughs of their zones, null where they are not known. Amounts in USD, distance in
+            miles, duration in seconds.
 
     Returns:
         With time, place, distance, duration and ratio features, whose formulas are in docs/data.md. A feature is null
@@ -122,9 +127,9 @@ def features(df: DataFrame) -> DataFrame:
             "month": F.month(times["pickup_date"]),
             "is_same_zone": F.col("pickup_location_id") == F.col("dropoff_location_id"),
             "is_airport": F.col("pickup_location_id").isin(*_AIRPORTS) | F.col("dropoff_location_id").isin(*_AIRPORTS),
-            "log_distance": F.when(miles >= 0, F.log1p(miles)),
+            "log_distance": F.when(miles >= 0, F.ln(miles + 1)),
             "distance_bucket": reduce(add, ((miles >= bound).cast("int") for bound in _BUCKETS)),
-            "log_fare": F.when(fare >= 0, F.log1p(fare)),
+            "log_fare": F.when(fare >= 0, F.ln(fare + 1)),
         }
     ).withColumns(
         {
@@ -137,7 +142,7 @@ def features(df: DataFrame) -> DataFrame:
             "fare_per_minute": F.try_divide(fare * 60, seconds),
             "tip_share": _share_of_total("tip_amount"),
             "tolls_share": _share_of_total("tolls_amount"),
-            **_borough_pair(df),
+            "borough_pair": F.concat(F.col("pickup_borough"), F.lit("-"), F.col("dropoff_borough")),
         }
     )
 
@@ -147,7 +152,7 @@ def aggregate(df: DataFrame) -> DataFrame:
 
     Means are quotients of exact sums, so the order of the rows changes nothing; nulls are left out.
     """
-    micro_mph = F.round(F.col("speed_mph") * _MICRO).try_cast("bigint")
+    micro_mph = F.rint(F.col("speed_mph") * _MICRO).try_cast("bigint")
     return df.groupBy("pickup_date", "pickup_hour", "pickup_location_id").agg(
         F.count("*").alias("trips"),
         F.sum("total_amount").cast("decimal(18,2)").alias("revenue"),
@@ -168,14 +173,6 @@ def _is_holiday() -> Column:
         | ((weekday == _MONDAY) & mondays)
         | ((weekday == _THURSDAY) & month_day.between(*_THANKSGIVING))
     )
-
-
-def _borough_pair(df: DataFrame) -> dict[str, Column]:
-    """From where to where, as `Manhattan-Queens`; nothing where the rows were not joined with the zones."""
-    parts = ("pickup_borough", "dropoff_borough")
-    if not set(parts) <= set(df.columns):
-        return {}
-    return {"borough_pair": F.concat(F.col(parts[0]), F.lit("-"), F.col(parts[1]))}
 
 
 def _share_of_total(part: str) -> Column:

@@ -26,12 +26,13 @@ def moments() -> dict[str, Column]:
     # Whole seconds are arithmetic on numbers; Spark's functions of times make calendar objects of each row
     # (measured: a difference of 3 million pairs in 0.2 s instead of 0.9 s).
     pickup = F.unix_timestamp(F.col("pickup_datetime"))
-    day = F.date_from_unix_date(F.floor(pickup / _DAY).cast("int"))
+    day, hour = F.floor(pickup / _DAY), F.floor(pickup / _HOUR)
+    date = F.date_from_unix_date(day.cast("int"))
     return {
-        "pickup_date": day,
-        "pickup_hour": F.timestamp_seconds(F.floor(pickup / _HOUR) * _HOUR).cast("timestamp_ntz"),
-        "hour_of_day": F.pmod(F.floor(pickup / _HOUR), F.lit(24)).cast("int"),
-        "day_of_week": F.weekday(day) + 1,
+        "pickup_date": date,
+        "pickup_hour": F.timestamp_seconds(hour * _HOUR).cast("timestamp_ntz"),
+        "hour_of_day": (hour - day * 24).cast("int"),
+        "day_of_week": F.weekday(date) + 1,
     }
 
 

@@ -297,6 +297,10 @@ WRONG: dict[str, tuple[tuple[str, str], str, str, str]] = {
         ("${threshold}", "${threshold}\n        severity: error"),
         "severity", "schema.silver.quality.fare_absurd.severity", "'reject', 'warn' or 'refuse'",
     ),
+    "warning-of-what-the-table-does-not-hold": (
+        ("${threshold}", "${threshold} and _copy = 0\n        severity: warn"),
+        "_copy = 0", "schema.silver.quality.fare_absurd.implementation", "not to warnings",
+    ),
     "share-without-refuse": (
         (THRESHOLD, THRESHOLD[:-1] + ", {property: maxShare, value: 0.1}]"),
         "maxShare", "schema.silver.quality.fare_absurd.customProperties.maxShare", "alone",

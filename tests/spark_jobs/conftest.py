@@ -1,11 +1,12 @@
-"""A local Spark session with the jobs' own configuration, on a MinIO and a catalog in Postgres of these tests' own."""
+"""A Spark session as the jobs have it; its Connect server, MinIO and catalog in Postgres are these tests' own."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,8 +25,8 @@ from ingest.store import Store
 from sluice.postgres_server import bootstrap_databases
 from spark_jobs import data_preprocessing_job
 from spark_jobs.lake import open_lake
-from spark_jobs.session import catalog_conf
-from tests.servers import running_minio, running_postgres, settings_in
+from spark_jobs.session import connect_session
+from tests.servers import running_minio, running_postgres, running_spark_connect, settings_in
 
 TABLES = ["silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features", "gold.nyc_yellow_zone_hour"]
 GREEN_TABLES = [name.replace("yellow", "green") for name in TABLES]
@@ -93,21 +94,51 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 @pytest.fixture(scope="session")
 def spark(servers: Settings) -> Iterator[SparkSession]:
-    conf = {
-        **catalog_conf(servers),
-        "spark.ui.enabled": "false",
-        "spark.hadoop.fs.s3a.access.key": servers.spark_access_key,
-        "spark.hadoop.fs.s3a.secret.key": servers.spark_secret_key.get_secret_value(),
-        # A few rows a test: the JVM's optimizing compiler would take most of the time.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "spark.sql.shuffle.partitions": "1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.log.level": "FATAL",
-    }
-    session = SparkSession.builder.master("local[2]").appName("sluice-tests").config(map=conf).getOrCreate()
-    yield session
-    session.stop()
+    with running_spark_connect(servers):
+        session = connect_session(servers)
+        for namespace in ("silver", "gold"):
+            session.sql(f"CREATE NAMESPACE IF NOT EXISTS {namespace}")
+        yield session
+        session.stop()
+
+
+class Catalog:
+    """Which tables there are, and where the newest metadata file of each is."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.postgres_url("catalog", "lake")
+
+    def locations(self, names: Iterable[str]) -> dict[str, str | None]:
+        """Where each table is; None for one that is not there."""
+        with psycopg.connect(self._url) as link:
+            rows = link.execute("SELECT table_namespace, table_name, metadata_location FROM public.iceberg_tables")
+            found = {f"{namespace}.{name}": location for namespace, name, location in rows}
+        return {name: found.get(name) for name in names}
+
+    def restore(self, locations: Mapping[str, str | None]) -> None:
+        """Put each table where it was, and forget those that were not there."""
+        with psycopg.connect(self._url) as link:
+            for table, location in locations.items():
+                namespace, name = table.split(".")
+                which = "table_namespace = %s AND table_name = %s"
+                link.execute(f"DELETE FROM public.iceberg_tables WHERE {which}", (namespace, name))
+                if location is not None:
+                    link.execute(
+                        "INSERT INTO public.iceberg_tables"
+                        " (catalog_name, table_namespace, table_name, metadata_location, iceberg_type)"
+                        " VALUES ('lake', %s, %s, %s, 'TABLE')",
+                        (namespace, name, location),
+                    )
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drop tables, whose files may be gone already."""
+        self.restore(dict.fromkeys(names))
+
+
+@pytest.fixture(scope="session")
+def catalog(servers: Settings, spark: SparkSession) -> Catalog:
+    """The catalog, with its namespaces."""
+    return Catalog(servers)
 
 
 @pytest.fixture(scope="session")
@@ -129,12 +160,9 @@ def store(_store: JobStore) -> JobStore:
 
 
 @pytest.fixture
-def lake(spark: SparkSession, store: JobStore) -> SparkSession:
+def lake(spark: SparkSession, store: JobStore, catalog: Catalog) -> SparkSession:
     """The session, with no table of ours in its catalog."""
-    for name in (*TABLES, *GREEN_TABLES, *ZONES):
-        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {name.split('.')[0]}")
-        # Their files are gone already.
-        catalog_of(spark).dropTable(table_id(spark, name), False)
+    catalog.forget((*TABLES, *GREEN_TABLES, *ZONES))
     return spark
 
 
@@ -177,24 +205,6 @@ def drop_zones(
         return data_preprocessing_job.run(lake, store.lake, store, zones_contract, batch)
 
     return put
-
-
-def catalog_of(spark: SparkSession) -> Any:
-    """Iceberg's catalog, in the JVM."""
-    return spark._jsparkSession.sessionState().catalogManager().catalog("lake").icebergCatalog()
-
-
-def table_id(spark: SparkSession, name: str) -> Any:
-    """A table's name as the catalog takes it."""
-    return spark._jvm.org.apache.iceberg.catalog.TableIdentifier.parse(name)
-
-
-def locate(spark: SparkSession, name: str) -> str | None:
-    """Where a table's newest metadata file is; None when there is no such table."""
-    catalog, table = catalog_of(spark), table_id(spark, name)
-    if not catalog.tableExists(table):
-        return None
-    return str(catalog.loadTable(table).operations().current().metadataFileLocation())
 
 
 def silver_batch(*items: WorkItem) -> Batch:

@@ -14,15 +14,7 @@ from contracts.markers import CommitMarker, parse_marker
 from contracts.work import Batch, WorkItem
 from spark_jobs import data_preprocessing_job, feature_engineering_job, tables
 from spark_jobs.lake import BATCH_PROPERTY
-from tests.spark_jobs.conftest import (
-    TABLES,
-    JobStore,
-    catalog_of,
-    gold_batch,
-    locate,
-    silver_batch,
-    table_id,
-)
+from tests.spark_jobs.conftest import TABLES, Catalog, JobStore, gold_batch, silver_batch
 from tests.spark_jobs.trips import PICKUP, table, trip
 
 Drop = Callable[..., WorkItem]
@@ -43,9 +35,15 @@ class Bench:
     """The two jobs, what they make durable, and the moment at which one is killed."""
 
     def __init__(
-        self, spark: SparkSession, store: JobStore, contract: DatasetContract, patch: pytest.MonkeyPatch
+        self,
+        spark: SparkSession,
+        store: JobStore,
+        catalog: Catalog,
+        contract: DatasetContract,
+        patch: pytest.MonkeyPatch,
     ) -> None:
         self.spark = spark
+        self.catalog = catalog
         self.store = store
         self.contract = contract
         self._effects: list[str] = []
@@ -85,7 +83,7 @@ class Bench:
         Returns:
             The effects.
         """
-        before = {name: locate(self.spark, name) for name in TABLES}
+        before = self.catalog.locations(TABLES)
         self._restore(before)
         wanted = self._outcome(job())
         effects = self._effects
@@ -101,18 +99,14 @@ class Bench:
 
     def _restore(self, before: dict[str, str | None]) -> None:
         self._effects = []
-        catalog = catalog_of(self.spark)
-        for name, location in before.items():
-            catalog.dropTable(table_id(self.spark, name), False)
-            if location is not None:
-                catalog.registerTable(table_id(self.spark, name), location)
+        self.catalog.restore(before)
         for bucket, prefix in (("silver", "_commits/"), ("gold", "_commits/"), ("quarantine", "")):
             self.store.clear(bucket, prefix)
 
     def _outcome(self, marker: CommitMarker) -> dict[str, Any]:
         """All that a run leaves behind, but for times and ids that each commit has of its own."""
-        commits = catalog_of(self.spark).loadTable(table_id(self.spark, marker.table)).snapshots()
-        own = [commit.snapshotId() for commit in commits if commit.summary()[BATCH_PROPERTY] == marker.batch_id]
+        commits = self.spark.table(f"{marker.table}.snapshots").collect()
+        own = [commit.snapshot_id for commit in commits if commit.summary.get(BATCH_PROPERTY) == marker.batch_id]
         assert own == [marker.snapshot_id]
         markers = [
             self.store.read(bucket, key)
@@ -121,7 +115,7 @@ class Bench:
             if key.endswith(f"-{marker.batch_id}.json")
         ]
         assert [parse_marker(value) for value in markers] == [marker]
-        there = [name for name in TABLES if locate(self.spark, name)]
+        there = [name for name, location in self.catalog.locations(TABLES).items() if location]
         return {
             "rows": {name: sorted(map(str, self.spark.table(name).collect())) for name in there},
             "sources": marker.sources,
@@ -130,10 +124,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(lake: SparkSession, store: JobStore, contract: DatasetContract, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(
+    lake: SparkSession, store: JobStore, catalog: Catalog, contract: DatasetContract, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
     # Many runs: of the rules, which all work alike here, the first few.
     lean = contract.model_copy(update={"rules": contract.rules[:4], "negation": None})
-    return Bench(lake, store, lean, monkeypatch)
+    return Bench(lake, store, catalog, lean, monkeypatch)
 
 
 def first_files(drop: Drop) -> list[WorkItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from contracts.errors import JobFailed
 from contracts.markers import CommitMarker, parse_marker
 from contracts.states import Reason
 from contracts.work import WorkItem
-from spark_jobs import data_preprocessing_job, feature_engineering_job
+from spark_jobs import data_preprocessing_job, feature_engineering_job, splitting
 from spark_jobs.lake import source_id
 from spark_jobs.preflight import check_files
 from spark_jobs.scan import find_unreadable
@@ -318,9 +319,16 @@ def test_deletion_of_a_file_that_was_put_again_since_takes_nothing_back(
     assert count_by_key(lake, "silver.nyc_yellow") == {item.key: 1}
 
 
+@pytest.mark.parametrize("few", [20_000, 0], ids=["judged-once", "judged-for-each-table"])
 def test_data_files_are_written_by_the_native_writer(
-    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+    lake: SparkSession,
+    store: JobStore,
+    contract: DatasetContract,
+    drop: Drop,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
 ) -> None:
+    monkeypatch.setattr(splitting, "_FEW_ROWS", few)
     # A setting or table property that Comet does not know makes it hand the write back to Spark without a word.
     items = [drop(f"nyc_yellow/{name}.parquet", table(trip(), trip(fare_amount=-1.0))) for name in "ab"]
     for batch in (items[:1], items):
@@ -342,6 +350,32 @@ def test_read_that_fails_by_the_store_blames_no_file(
     store.delete(item.key)
     with pytest.raises(JobFailed):
         find_unreadable(spark, files)
+
+
+def test_columns_that_no_contract_names_are_kept_row_by_row_nested_ones_too(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    more = {
+        "note": pa.array(["night shift", None]),
+        "stops": pa.array([[{"zone": 7, "at `it`": 1.5}], None]),
+        "meter": pa.array([{"maker": "A", "seals": [1, 2]}, None]),
+        "tags": pa.array([[("k", 1)], None], pa.map_(pa.string(), pa.int32())),
+        # Spark does not read fields that differ by case only.
+        "twins": pa.array([{"a": 1, "A": 2}, None]),
+    }
+    file = table(trip(), trip(PULocationID=7))
+    for name, column in more.items():
+        file = file.append_column(name, column)
+    marker = run_silver(lake, store, contract, silver_batch(drop("nyc_yellow/more.parquet", file)))
+    assert marker.sources[0].rescued == ("meter", "note", "stops", "tags")
+    rows = lake.table("silver.nyc_yellow").orderBy("pickup_location_id").select("_rescued").collect()
+    assert rows[0][0] is None
+    assert json.loads(rows[1][0]) == {
+        "note": "night shift",
+        "stops": [{"zone": 7, "at `it`": 1.5}],
+        "meter": {"maker": "A", "seals": [1, 2]},
+        "tags": {"k": 1},
+    }
 
 
 def test_real_sample_of_2025_is_accounted_for_to_the_row(

@@ -18,7 +18,7 @@ from contracts.loading import load_contracts
 from contracts.settings import PROJECT
 from contracts.states import Layer
 from contracts.work import WorkItem, make_batch
-from spark_jobs import data_preprocessing_job, feature_engineering_job
+from spark_jobs import data_preprocessing_job, feature_engineering_job, splitting
 from tests.spark_jobs.conftest import JobStore
 from tests.spark_jobs.dirty_trips import NUMBER, DirtyFile, dirty_files
 from tests.spark_jobs.reference import Verdict, judge
@@ -46,10 +46,20 @@ def test_dirty_files_hold_rows_that_fail_each_rule_and_rows_that_fail_none(datas
     assert any(verdict.values["_ambiguous_time"] for verdict in verdicts if not verdict.reasons)
 
 
-@pytest.mark.parametrize("dataset", CONTRACTS)
+@pytest.mark.parametrize(
+    ("dataset", "few"), [("nyc_yellow", 20_000), ("nyc_green", 0)], ids=["judged-once", "judged-for-each-table"]
+)
 def test_jobs_judge_each_row_as_plain_python_does(
-    lake: SparkSession, store: JobStore, drop: Drop, drop_zones: Callable[..., Any], tmp_path: Path, dataset: str
+    lake: SparkSession,
+    store: JobStore,
+    drop: Drop,
+    drop_zones: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: str,
+    few: int,
 ) -> None:
+    monkeypatch.setattr(splitting, "_FEW_ROWS", few)
     drop_zones(*((zone, row["borough"], row["zone"], None) for zone, row in ZONES.items()))
     contract = CONTRACTS[dataset]
     files = list(dirty_files(tmp_path, dataset, SEED))

@@ -21,7 +21,7 @@ from spark_jobs import data_preprocessing_job, feature_engineering_job
 from spark_jobs.footers import read_footer
 from spark_jobs.matching import Layout, match_columns
 from spark_jobs.transforms import nyc_fhv as transforms
-from tests.spark_jobs.conftest import JobStore, catalog_of, table_id
+from tests.spark_jobs.conftest import Catalog, JobStore
 
 CONTRACT = load_contract(load_settings().contracts_dir / "nyc_fhv.yaml")
 ROW = {
@@ -144,11 +144,9 @@ def test_each_column_of_an_early_csv_has_its_place(tmp_path: Path, month: str) -
 
 
 @pytest.fixture
-def lake(spark: SparkSession, store: JobStore) -> SparkSession:
+def lake(spark: SparkSession, store: JobStore, catalog: Catalog) -> SparkSession:
     """The session, with no table of this dataset in its catalog."""
-    for name in TABLES:
-        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {name.split('.')[0]}")
-        catalog_of(spark).dropTable(table_id(spark, name), False)
+    catalog.forget(TABLES)
     return spark
 
 

@@ -35,12 +35,25 @@ def silver(spark: SparkSession, contract: DatasetContract, *changes: dict[str, A
         tuple(None if (base | change).get(n) is None else str((base | change)[n]) for n in names) for change in changes
     ]
     text = spark.createDataFrame(rows, ", ".join(f"{name} string" for name in names))
-    return text.select(*(text[column.name].cast(column.type) for column in contract.silver.columns))
+    cast = (text[column.name].cast(column.type) for column in contract.silver.columns)
+    return text.select(*cast, *(F.lit(None).cast("string").alias(name) for name in looked_up(contract)))
+
+
+def conformed(spark: SparkSession, contract: DatasetContract, *changes: dict[str, Any]) -> DataFrame:
+    """As `silver`, without the columns that are derived."""
+    return silver(spark, contract, *changes).drop(
+        *(column.name for column in contract.silver.columns if column.derived)
+    )
+
+
+def looked_up(contract: DatasetContract) -> list[str]:
+    """The columns that come from references."""
+    return [name for lookup in contract.references for name in lookup.columns]
 
 
 def features(spark: SparkSession, contract: DatasetContract, **change: Any) -> Row:
     """The features of one trip, whose duration is that of its times."""
-    row = nyc_taxi.features(nyc_taxi.clean(silver(spark, contract, change))).first()
+    row = nyc_taxi.features(nyc_taxi.clean(conformed(spark, contract, change))).first()
     assert row is not None
     return row
 
@@ -144,14 +157,14 @@ def test_duration_is_the_time_that_passed_on_days_when_clocks_change(
     spark: SparkSession, contract: DatasetContract
 ) -> None:
     times = [{"pickup_datetime": pickup, "dropoff_datetime": dropoff} for pickup, dropoff, *_ in CLOCKS.values()]
-    rows = nyc_taxi.clean(silver(spark, contract, *times)).collect()
+    rows = nyc_taxi.clean(conformed(spark, contract, *times)).collect()
     found = {case: (row.duration_seconds, row._ambiguous_time) for case, row in zip(CLOCKS, rows, strict=True)}
     assert found == {case: (minutes * 60, odd) for case, (_, _, minutes, odd) in CLOCKS.items()}
 
 
 def test_duration_is_null_where_a_time_is_null(spark: SparkSession, contract: DatasetContract) -> None:
     times = ("pickup_datetime", "dropoff_datetime")
-    rows = nyc_taxi.clean(silver(spark, contract, *({name: None} for name in times))).collect()
+    rows = nyc_taxi.clean(conformed(spark, contract, *({name: None} for name in times))).collect()
     assert [(row.duration_seconds, row._ambiguous_time) for row in rows] == [(None, None)] * 2
 
 
@@ -159,14 +172,12 @@ def test_clean_makes_the_derived_columns_of_the_contract_with_their_types(
     spark: SparkSession, contract: DatasetContract
 ) -> None:
     derived = {column.name: column.type for column in contract.silver.columns if column.derived}
-    df = nyc_taxi.clean(silver(spark, contract, {}).drop(*derived))
+    df = nyc_taxi.clean(conformed(spark, contract, {}))
     assert {name: kind for name, kind in df.dtypes if name in derived} == derived
 
 
 def test_features_have_every_column_of_the_contract(spark: SparkSession, contract: DatasetContract) -> None:
-    looked_up = [name for lookup in contract.references for name in lookup.columns]
-    rows = silver(spark, contract, {}).withColumns({name: F.lit(None).cast("string") for name in looked_up})
-    df = nyc_taxi.features(rows)
+    df = nyc_taxi.features(silver(spark, contract, {}))
     types = dict(df.dtypes)
     assert {column.name: types[column.name] for column in contract.features.columns} == {
         column.name: column.type for column in contract.features.columns
@@ -193,5 +204,5 @@ def test_aggregate_sums_an_hour_of_a_zone_and_leaves_nulls_out_of_the_means(
 def test_clean_capitalises_the_flag_and_takes_a_blank_for_missing(
     spark: SparkSession, contract: DatasetContract
 ) -> None:
-    rows = silver(spark, contract, *({"store_and_fwd_flag": flag} for flag in (" y ", "", None, "N")))
+    rows = conformed(spark, contract, *({"store_and_fwd_flag": flag} for flag in (" y ", "", None, "N")))
     assert [row.store_and_fwd_flag for row in nyc_taxi.clean(rows).collect()] == ["Y", None, None, "N"]

@@ -1,0 +1,52 @@
+"""The rows of a batch's files, split into those for silver and those for the rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.dataset import DatasetContract
+from spark_jobs.checks import accepted_rows, judged_rows, rejected_rows
+from spark_jobs.preflight import Accepted
+from spark_jobs.scan import scan_files
+from spark_jobs.tables import rejects_spec, silver_spec, union
+from spark_jobs.transforms.loading import load_transforms
+
+_FEW_ROWS = 20_000
+"""So many rows are judged once, and the executors hold them for both writes; of more, each write judges all.
+
+Planning is most of a small file's time, so one large plan is better than two (measured: 3,000 rows into silver in 2.4 s
+instead of 3.9 s). What is most of a large one's is work, and what is held costs more of that than what is read again.
+"""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows for each table, with its columns."""
+
+    accepted: DataFrame
+    rejected: DataFrame
+
+
+def split_rows(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> Split:
+    """Read files and split their rows; each row is in one of the two (I3).
+
+    Raises:
+        JobFailed, ScanFailed: as reading does.
+    """
+    clean = load_transforms(contract).clean
+    frames = [(layout, clean(rows)) for layout, rows in scan_files(spark, contract, files)]
+    silver, rejects = silver_spec(contract), rejects_spec(contract)
+    if not 0 < sum(file.rows for file in files) <= _FEW_ROWS:
+        accepted = [accepted_rows(rows, contract) for _, rows in frames]
+        rejected = [rejected_rows(rows, contract, layout) for layout, rows in frames]
+        return Split(union(spark, silver, accepted), union(spark, rejects, rejected))
+    names = list(dict.fromkeys((*silver.names, *rejects.names)))
+    judged = [judged_rows(rows, contract, layout).select(*names) for layout, rows in frames]
+    held = reduce(DataFrame.unionByName, judged).localCheckpoint()
+    failed = F.col("_reasons").isNotNull()
+    return Split(held.where(~failed).select(*silver.names), held.where(failed).select(*rejects.names))
