@@ -23,7 +23,7 @@ from spark_jobs.preflight import check_files
 from spark_jobs.scan import find_unreadable
 from spark_jobs.session import spark_errors
 from spark_jobs.tables import replace_rows
-from spark_jobs.warmup import _made_up
+from spark_jobs.warmup import _ROUNDS, _made_up
 from tests.spark_jobs.conftest import TABLES, TAXI, JobStore, gold_batch, silver_batch
 from tests.spark_jobs.trips import PICKUP, table, trip
 
@@ -227,7 +227,7 @@ def test_rows_of_one_file_that_are_years_apart_reach_and_leave_the_aggregate(
 def test_rows_of_the_warm_up_pass_the_rules_so_that_features_are_warmed_too(
     lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
 ) -> None:
-    item = drop("nyc_yellow/rows_2020-01.parquet", _made_up(contract))
+    item = drop("nyc_yellow/rows_2020-01.parquet", _made_up(contract, max(_ROUNDS)))
     source = run_silver(lake, store, contract, silver_batch(item)).sources[0]
     assert source.rows_accepted == source.rows_in > 0
 
