@@ -166,16 +166,16 @@ def test_driver_that_slept_while_a_correction_passed_cannot_put_the_old_rows_bac
     key = f"nyc_yellow/{unique}/a_2025-01.parquet"
     put(key, month(300, seed=34))
     stale = batch_of(s3, key)
-    replace = silver_job._replace
+    replace = silver_job.replace_rows
 
-    def slowly(*arguments: Any, rejects: bool) -> None:
-        if not rejects:
+    def slowly(df: Any, table: str, *arguments: Any) -> None:
+        if table == "silver.nyc_yellow":
             # Both checks of the version are behind the driver; it is about to write the old rows.
             corrected = put(key, month(120, seed=35))
             assert corrected.state is FileState.DONE
-        replace(*arguments, rejects=rejects)
+        replace(df, table, *arguments)
 
-    monkeypatch.setattr(silver_job, "_replace", slowly)
+    monkeypatch.setattr(silver_job, "replace_rows", slowly)
     with pytest.raises(JobFailed):
         by_hand.silver(stale)
     story = put(key, month(120, seed=35))
@@ -194,16 +194,16 @@ def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_
     put(key, month(300, seed=36))
     put(neighbour, month(150, seed=37))
     batch = batch_of(s3, key, neighbour)
-    replace = silver_job._replace
+    split = silver_job.split_rows
     newer = month(110, seed=38)
     stories = []
 
-    def while_reading(*arguments: Any, rejects: bool) -> None:
-        if rejects and not stories:
+    def while_reading(*arguments: Any) -> Any:
+        if not stories:
             stories.append(put(key, newer))
-        replace(*arguments, rejects=rejects)
+        return split(*arguments)
 
-    monkeypatch.setattr(silver_job, "_replace", while_reading)
+    monkeypatch.setattr(silver_job, "split_rows", while_reading)
     try:
         marker = by_hand.silver(batch)
     except JobFailed:
