@@ -153,7 +153,7 @@ def _columns(source: Path) -> tuple[Sequence[Field], Sequence[str]]:
     left_out = []
     for column in found:
         # A count of nanoseconds is taken for a moment.
-        kind = "timestamp_ntz" if column.kind == "nanos" else column.type
+        kind = {"nanos": "timestamp_ntz", "nested": column.kind}.get(column.kind, column.type)
         try:
             kind = parse_type(kind or column.kind)
         except ValueError:

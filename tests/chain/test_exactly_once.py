@@ -27,7 +27,7 @@ from spark_jobs.lake import open_lake
 from spark_jobs.session import connect_session
 from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
 from tests.chain.test_drop_to_gold import _assert_accounted, _zone_hour_differences
-from tests.conftest import TWIN, Stack
+from tests.conftest import CONNECT_MODE, TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -113,15 +113,16 @@ class ByHand:
     def silver(self, batch: Batch) -> CommitMarker:
         store = store_for(self._settings, "spark")
         spark = connect_session(self._settings)
-        return silver_job.run(spark, open_lake(self._settings, store), store, self._contract, batch)
+        try:
+            return silver_job.run(spark, open_lake(self._settings, store), store, self._contract, batch)
+        finally:
+            spark.stop()
 
 
 @pytest.fixture
 def by_hand(stack: Stack) -> Iterator[ByHand]:
     """The job, ready to be run for a batch."""
-    # Spark's client for Connect takes the whole process over by these; other tests have a session of their own in it.
-    names = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ.get(name) for name in CONNECT_MODE}
     yield ByHand(stack)
     for name, value in before.items():
         os.environ.pop(name, None) if value is None else os.environ.update({name: value})

@@ -70,7 +70,13 @@ def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping
         raise ContractError(f"Dataset {batch.dataset} has launch: {contract.launch}; only connect works yet.")
     store = store_for(settings, "spark")
     lake = open_lake(settings, store)
-    marker: CommitMarker = job.run(connect_session(settings), lake, store, contract, batch, dag_id, run_id)
+    spark = connect_session(settings)
+    try:
+        marker: CommitMarker = job.run(spark, lake, store, contract, batch, dag_id, run_id)
+    finally:
+        # Rows that the executors held for an attempt that failed would else be given back one by one at the process's
+        # end, and with the server gone each such call is tried for half a minute.
+        spark.stop()
     # The rows are committed by now, so a note that cannot be set is logged and left.
     set_note(settings, dag_id, run_id, outcome(marker))
     return marker
