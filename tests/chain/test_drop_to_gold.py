@@ -51,7 +51,8 @@ def _zone_hour_differences(query: Query) -> int:
                    avg(duration_seconds) / 60.0 as minutes, avg(speed_mph) as speed
             from gold.nyc_yellow_features group by all)
         select count(*) from expected full outer join gold.nyc_yellow_zone_hour actual
-            using (pickup_hour, pickup_location_id)
+            on expected.pickup_hour = actual.pickup_hour
+            and expected.pickup_location_id is not distinct from actual.pickup_location_id
         where expected.trips is distinct from actual.trips or expected.revenue is distinct from actual.revenue
            or abs(expected.minutes - actual.mean_duration_minutes) > 1e-6
            or abs(expected.speed - actual.mean_speed_mph) > 1e-3
