@@ -38,12 +38,7 @@ def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> D
     Returns:
         With `_reason: string`, `_reasons: array<string>` and `_row: string`, the row as it came, in JSON.
     """
-    reasons = _reasons(contract)
-    return (
-        df.where(reduce(or_, _tests(contract)))
-        .select("*", reasons.alias("_reasons"), _in_json(layout).alias("_row"))
-        .select("*", F.col("_reasons")[0].alias("_reason"))
-    )
+    return judged_rows(df.where(reduce(or_, _tests(contract))), contract, layout)
 
 
 def judged_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
