@@ -116,7 +116,7 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.executor.memory": settings.spark_executor_memory,
         # Measured on two cores: the optimizing compiler took more CPU time than the jobs. The driver's code runs a few
-        # times a job, so the quick compiler does; the loops over rows in the executors are worth the other one.
+        # times a job, and the executors' loops over rows are native, so the quick compiler does for both.
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
         "spark.driver.host": HOST,
         "spark.driver.bindAddress": HOST,
