@@ -147,9 +147,13 @@ def connect_session(settings: Settings) -> SparkSession:
     """
     # Imported here: it costs 2 s, which a classic application need not pay.
     from pyspark.sql.connect.client.retries import DefaultPolicy
+    from pyspark.sql.connect.session import SparkSession as ConnectSession
 
     with spark_errors(f"opening a session at {settings.spark_remote}"):
         session = SparkSession.builder.remote(f"{settings.spark_remote}/;session_id={_SESSION_ID}").create()
+        # What a checkpoint gives belongs to the thread's active session, whichever made it: pyspark leaves an older one
+        # there, and its server does not know the rows.
+        ConnectSession._active_session.session = session
         # Another job may be at work in it.
         session.release_session_on_close = False  # type: ignore[attr-defined]
         # By default the client tries for ten minutes; the caller has retries of its own.

@@ -82,7 +82,7 @@ class JobStore(Store):
         assert list(self._root.remove_objects(bucket, found)) == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings of a MinIO and a Postgres that run and are bootstrapped."""
     settings = settings_in(tmp_path_factory.mktemp("servers"))
@@ -92,7 +92,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         yield settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def spark(servers: Settings) -> Iterator[SparkSession]:
     with running_spark_connect(servers):
         session = connect_session(servers)
@@ -135,18 +135,18 @@ class Catalog:
         self.restore(dict.fromkeys(names))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def catalog(servers: Settings, spark: SparkSession) -> Catalog:
     """The catalog, with its namespaces."""
     return Catalog(servers)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def contract() -> DatasetContract:
     return load_contract(PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _store(servers: Settings) -> JobStore:
     return JobStore(servers)
 
@@ -180,7 +180,7 @@ def drop(store: JobStore) -> Callable[..., WorkItem]:
     return put
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def zones_contract() -> DatasetContract:
     return load_contract(PROJECT / "contracts" / "datasets" / "taxi_zones.yaml")
 
