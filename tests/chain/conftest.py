@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,23 +75,34 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> MakeMonth:
 
 
 Drop = Callable[..., FileStory]
+DropAll = Callable[[Mapping[str, bytes]], dict[str, FileStory]]
 
 
 @pytest.fixture(scope="session")
-def put(stack: Stack, s3: Any, ledger: Ledger) -> Drop:
-    """Put bytes with boto3, and wait until the file has ended: `put(key, body)` gives its story."""
+def put_all(stack: Stack, s3: Any, ledger: Ledger) -> DropAll:
+    """Put files with boto3 at once, and wait until all have ended: `put_all({key: body})` gives key to story."""
 
-    def drop(key: str, body: bytes, seconds: float = WAIT_SECONDS) -> FileStory:
+    def drop(key: str, body: bytes) -> Callable[[], FileStory]:
         before = ledger.story("bronze", key)
-        answer = s3.put_object(Bucket="bronze", Key=key, Body=body)
-        etag = answer["ETag"].strip('"')
+        etag = s3.put_object(Bucket="bronze", Key=key, Body=body)["ETag"].strip('"')
         known = len(before.timeline) if before is not None and before.etag == etag else 0
+        return lambda: wait_for_end(lambda: ledger.story("bronze", key, etag), f"bronze/{key}", known, WAIT_SECONDS)
+
+    def drop_all(bodies: Mapping[str, bytes]) -> dict[str, FileStory]:
+        with ThreadPoolExecutor(8) as pool:
+            ends = dict(zip(bodies, pool.map(drop, bodies.keys(), bodies.values()), strict=True))
         try:
-            return wait_for_end(lambda: ledger.story("bronze", key, etag), f"bronze/{key}", known, seconds)
+            return {key: end() for key, end in ends.items()}
         except WaitTimedOut as error:
             raise AssertionError(f"{error}\n{_last_lines(stack)}") from error
 
-    return drop
+    return drop_all
+
+
+@pytest.fixture(scope="session")
+def put(put_all: DropAll) -> Drop:
+    """Put a file with boto3, and wait until it has ended: `put(key, body)` gives its story."""
+    return lambda key, body: put_all({key: body})[key]
 
 
 def _last_lines(stack: Stack) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import time
+import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,11 +17,12 @@ from consumers.ledger import Ledger
 from consumers.topics import BRONZE_EVENTS, DEAD_LETTERS, WORK_TOPICS
 from contracts.events import BucketEvent
 from contracts.states import FileState, Layer, Reason
+from contracts.story import FileStory
 from contracts.work import WorkItem, WorkMessage
 from ingest.store import store_for
 from sluice.files import wait_for_end
 from spark_jobs.quarantine import quarantine_key
-from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
+from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
 from tests.conftest import Stack
 from tests.consumers.samples import body as event_body
 from tests.spark_jobs.bad_files import as_parquet, claiming_rows, encrypted, inflating, twice
@@ -34,30 +37,54 @@ HOSTILE = [
     "--conf spark.master=local.parquet",
     "${HOME}{{ ds }}%(x)s.parquet",
     "\U0001f600 \U0001f1ea\U0001f1fa.parquet",
+    "at 12:30:00.parquet",
 ]
 
 
-def _long_key(unique: str) -> str:
+def _long_key(folder: str) -> str:
     """A key of 1,024 bytes, in parts that the store's file system takes."""
-    start = f"nyc_yellow/{unique}/" + "/".join(["é" * 100] * 4) + "/"
+    start = f"{folder}/" + "/".join(["é" * 100] * 4) + "/"
     end = ".parquet"
     return start + "k" * (1024 - len(start.encode()) - len(end)) + end
 
 
-def _wait_all(s3: Any, ledger: Ledger, bodies: dict[str, bytes]) -> dict[str, Any]:
-    """Put objects, and wait until each has ended; key to its story."""
-    for key, content in bodies.items():
-        s3.put_object(Bucket="bronze", Key=key, Body=content)
-    return {key: wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS) for key in bodies}
+BAD = {
+    "encrypted": (lambda: encrypted(plaintext_footer=False), Reason.ENCRYPTED_PARQUET),
+    "encrypted-columns": (lambda: encrypted(plaintext_footer=True), Reason.ENCRYPTED_PARQUET),
+    "twice": (lambda: as_parquet(twice("fare_amount", 1.0)), Reason.DUPLICATE_COLUMNS),
+    "inflating": (inflating, Reason.OVER_LIMIT),
+    "billions-of-rows": (lambda: claiming_rows(True), Reason.OVER_LIMIT),
+    "at [12:30]": (lambda: as_parquet(twice("fare_amount", 2.0)), Reason.UNREADABLE_KEY),
+}
+"""Name of the file -> its content, and why it is refused. Hadoop's paths cannot name the last."""
 
 
-def test_text_in_a_key_is_never_more_than_text(
-    s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
-) -> None:
-    keys = [*(f"nyc_yellow/{unique}/{name}" for name in HOSTILE), _long_key(unique)]
+@dataclass(frozen=True)
+class Dropped:
+    """Files of a folder that were dropped at once."""
+
+    folder: str
+    bodies: dict[str, bytes]
+    stories: dict[str, FileStory]
+    """By their keys."""
+
+
+@pytest.fixture(scope="module")
+def dropped(put_all: DropAll, month: MakeMonth) -> Dropped:
+    """Bad files of every kind, and good ones with hostile names."""
+    folder = f"nyc_yellow/{uuid.uuid4().hex[:10]}"
+    good = [*(f"{folder}/{name}" for name in HOSTILE), _long_key(folder)]
+    bodies = {key: month(60 + number, seed=30 + number) for number, key in enumerate(good)}
+    bodies |= {f"{folder}/{name}.parquet": make() for name, (make, _) in BAD.items()}
+    bodies[_long_key(f"{folder}/bad")] = b"no parquet"
+    return Dropped(folder, bodies, put_all(bodies))
+
+
+def test_text_in_a_key_is_never_more_than_text(dropped: Dropped, query: Query) -> None:
+    keys = [*(f"{dropped.folder}/{name}" for name in HOSTILE), _long_key(dropped.folder)]
     assert len(keys[-1].encode()) == 1024
-    stories = _wait_all(s3, ledger, {key: month(60 + number, seed=30 + number) for number, key in enumerate(keys)})
-    for number, (key, story) in enumerate(stories.items()):
+    for number, key in enumerate(keys):
+        story = dropped.stories[key]
         assert story.state is FileState.DONE, story
         silver, gold = story.layers
         assert silver.rows_in == 60 + number == silver.rows_accepted + silver.rows_rejected
@@ -65,42 +92,20 @@ def test_text_in_a_key_is_never_more_than_text(
         assert held == [(silver.rows_accepted,)]
 
 
-def test_key_with_a_colon_reaches_gold(put: Drop, month: MakeMonth, unique: str) -> None:
-    story = put(f"nyc_yellow/{unique}/at 12:30:00.parquet", month(60, seed=40))
-    assert story.state is FileState.DONE, story
-
-
-def test_key_of_a_colon_and_a_pattern_has_its_reason(put: Drop, month: MakeMonth, unique: str) -> None:
-    story = put(f"nyc_yellow/{unique}/at [12:30].parquet", month(60, seed=41))
-    assert (story.state, story.reason) == (FileState.QUARANTINED, Reason.UNREADABLE_KEY)
-
-
-def test_bad_files_are_quarantined_each_with_its_reason_and_a_good_neighbour_is_done(
-    s3: Any, month: MakeMonth, stack: Stack, ledger: Ledger, unique: str
+@pytest.mark.parametrize("name", BAD)
+def test_bad_file_is_quarantined_with_its_reason_and_kept_byte_by_byte(
+    dropped: Dropped, stack: Stack, name: str
 ) -> None:
-    bad = {
-        "encrypted": (encrypted(plaintext_footer=False), Reason.ENCRYPTED_PARQUET),
-        "encrypted-columns": (encrypted(plaintext_footer=True), Reason.ENCRYPTED_PARQUET),
-        "twice": (as_parquet(twice("fare_amount", 1.0)), Reason.DUPLICATE_COLUMNS),
-        "inflating": (inflating(), Reason.OVER_LIMIT),
-        "billions-of-rows": (claiming_rows(True), Reason.OVER_LIMIT),
-    }
-    keys = {name: f"nyc_yellow/{unique}/{name}_2025-01.parquet" for name in (*bad, "good")}
-    bodies = {keys[name]: content for name, (content, _) in bad.items()} | {keys["good"]: month(70, seed=42)}
-    stories = _wait_all(s3, ledger, bodies)
-    assert stories[keys["good"]].state is FileState.DONE
-    assert stories[keys["good"]].layers[0].rows_in == 70
-    store = store_for(stack.settings, "root")
-    for name, (content, reason) in bad.items():
-        story = stories[keys[name]]
-        assert (story.state, story.reason) == (FileState.QUARANTINED, reason), story
-        assert story.detail
-        kept = quarantine_key(WorkItem(bucket="bronze", key=story.key, etag=story.etag, version="1"))
-        assert store.get_range("quarantine", kept, 0, len(content) + 1) == content
+    key = f"{dropped.folder}/{name}.parquet"
+    story, content = dropped.stories[key], dropped.bodies[key]
+    assert (story.state, story.reason) == (FileState.QUARANTINED, BAD[name][1]), story
+    assert story.detail
+    kept = quarantine_key(WorkItem(bucket="bronze", key=key, etag=story.etag, version="1"))
+    assert store_for(stack.settings, "root").get_range("quarantine", kept, 0, len(content) + 1) == content
 
 
-def test_long_key_of_a_bad_file_is_kept_under_its_digest(put: Drop, stack: Stack, unique: str) -> None:
-    story = put(_long_key(unique), b"no parquet")
+def test_long_key_of_a_bad_file_is_kept_under_its_digest(dropped: Dropped, stack: Stack) -> None:
+    story = dropped.stories[_long_key(f"{dropped.folder}/bad")]
     assert (story.state, story.reason) == (FileState.QUARANTINED, Reason.NOT_PARQUET)
     kept = quarantine_key(WorkItem(bucket="bronze", key=story.key, etag=story.etag, version="1"))
     assert kept.startswith("_long/")

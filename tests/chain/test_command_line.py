@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import subprocess
+import uuid
 from pathlib import Path
 
 import boto3
@@ -17,9 +18,10 @@ from tests.conftest import Stack
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 
-@pytest.fixture
-def file(tmp_path: Path, month: MakeMonth, unique: str) -> Path:
-    path = tmp_path / f"{unique}_2025-01.parquet"
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, month: MakeMonth) -> Path:
+    """A good file, whether a test has dropped it before or not."""
+    path = tmp_path_factory.mktemp("file") / f"{uuid.uuid4().hex[:10]}_2025-01.parquet"
     path.write_bytes(month(60, seed=31))
     return path
 
@@ -82,7 +84,9 @@ def test_wrong_usage_is_one_clear_line_and_exit_code_2(stack: Stack, arguments: 
     assert done.stderr.strip()
 
 
-def test_wait_that_runs_out_is_exit_code_5(stack: Stack, file: Path) -> None:
+def test_wait_that_runs_out_is_exit_code_5(stack: Stack, month: MakeMonth, tmp_path: Path, unique: str) -> None:
+    file = tmp_path / f"{unique}_2025-01.parquet"
+    file.write_bytes(month(61, seed=31))
     answer = stack.json("drop", str(file), "--dataset", "nyc_yellow", "--wait", "--timeout", "0", code=5)
     assert answer["error"] == "WaitTimedOut"
     stack.json("drop", str(file), "--dataset", "nyc_yellow", "--wait")

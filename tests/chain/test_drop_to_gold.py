@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import uuid
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,8 +20,9 @@ from consumers.ledger import Ledger
 from contracts.settings import PROJECT
 from contracts.states import FileState, Layer, Reason
 from contracts.story import FileStory
+from ingest.store import store_for
 from sluice.files import wait_for_end
-from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
+from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
 from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -60,26 +63,29 @@ def _zone_hour_differences(query: Query) -> int:
     )[0][0]
 
 
-def test_object_put_by_boto3_reaches_gold_with_every_row_accounted(
-    put: Drop, month: MakeMonth, query: Query, unique: str
-) -> None:
-    story = put(f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet", month(2000, seed=11))
-    _assert_accounted(story, query, rows=2000)
-    assert [passage.hop for passage in story.timeline[:3]] == ["put", "event", "routed"]
-    assert story.layers[0].rows_rejected > 0, "the generator makes known dirt"
+@pytest.fixture(scope="module")
+def trips(month: MakeMonth) -> bytes:
+    """A generated month with the known dirt."""
+    return month(2000, seed=11)
+
+
+@pytest.fixture(scope="module")
+def arrived(put: Drop, trips: bytes) -> FileStory:
+    """That month, dropped on its own."""
+    return put(f"nyc_yellow/{uuid.uuid4().hex}/yellow_tripdata_2025-01.parquet", trips)
+
+
+def test_object_put_by_boto3_reaches_gold_with_every_row_accounted(arrived: FileStory, query: Query) -> None:
+    _assert_accounted(arrived, query, rows=2000)
+    assert [passage.hop for passage in arrived.timeline[:3]] == ["put", "event", "routed"]
+    assert arrived.layers[0].rows_rejected > 0, "the generator makes known dirt"
     assert _zone_hour_differences(query) == 0
 
 
-def test_every_rejected_row_has_a_reason_and_is_kept_as_it_came(
-    put: Drop, month: MakeMonth, query: Query, unique: str
-) -> None:
-    body = month(1500, seed=12)
-    story = put(f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet", body)
-    rows = query(f"select _reason, _row from silver.nyc_yellow_rejects where _source_key = {sql_text(story.key)}")
-    assert rows
-    names = set(pq.read_schema(io.BytesIO(body)).names)
-    import json
-
+def test_every_rejected_row_has_a_reason_and_is_kept_as_it_came(arrived: FileStory, trips: bytes, query: Query) -> None:
+    rows = query(f"select _reason, _row from silver.nyc_yellow_rejects where _source_key = {sql_text(arrived.key)}")
+    assert len(rows) == arrived.layers[0].rows_rejected
+    names = set(pq.read_schema(io.BytesIO(trips)).names)
     for reason, row in rows:
         assert reason
         assert set(json.loads(row)) == names
@@ -107,45 +113,16 @@ def test_corrected_file_replaces_its_own_rows_up_to_the_aggregate(
     assert _zone_hour_differences(query) == 0
 
 
-HOSTILE = [
-    pytest.param("my trips/a b+c.parquet", id="space-and-plus"),
-    pytest.param("100%25 done%.parquet", id="percent"),
-    pytest.param("café/東京-€.parquet", id="non-ascii"),
-    pytest.param("it's [1]{2}*?.parquet", id="quotes-and-glob-characters"),
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_file_name_does_not_matter(put: Drop, month: MakeMonth, query: Query, unique: str, name: str) -> None:
-    story = put(f"nyc_yellow/{unique}/{name}", month(120, seed=16))
-    _assert_accounted(story, query, rows=120)
-
-
-def test_twenty_files_at_once_end_in_few_runs(
-    s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
-) -> None:
-    keys = [f"nyc_yellow/{unique}/part-{number:02d}_2025-01.parquet" for number in range(20)]
-    bodies = [month(100 + number, seed=100 + number) for number in range(20)]
-    with ThreadPoolExecutor(8) as pool:
-        etags = list(
-            pool.map(
-                lambda pair: s3.put_object(Bucket="bronze", Key=pair[0], Body=pair[1])["ETag"],
-                zip(keys, bodies, strict=True),
-            )
-        )
-    stories = [
-        wait_for_end(lambda key=key, etag=etag: ledger.story("bronze", key, etag.strip('"')), key, 0, WAIT_SECONDS)
-        for key, etag in zip(keys, etags, strict=True)
-    ]
-    for number, story in enumerate(stories):
-        _assert_accounted(story, query, rows=100 + number)
-    runs = {layer.run_id for story in stories for layer in story.layers}
+def test_twenty_files_at_once_end_in_few_runs(put_all: DropAll, month: MakeMonth, query: Query, unique: str) -> None:
+    rows = {f"nyc_yellow/{unique}/part-{number:02d}_2025-01.parquet": 100 + number for number in range(20)}
+    stories = put_all({key: month(count, seed=count) for key, count in rows.items()})
+    for key, story in stories.items():
+        _assert_accounted(story, query, rows=rows[key])
+    runs = {layer.run_id for story in stories.values() for layer in story.layers}
     assert len(runs) <= 8, runs
 
 
 def _wrong_columns() -> bytes:
-    import pyarrow as pa
-
     buffer = io.BytesIO()
     pq.write_table(pa.table({"VendorID": [1], "color": ["green"]}), buffer)
     return buffer.getvalue()
@@ -157,32 +134,67 @@ def _no_rows(body: bytes) -> bytes:
     return buffer.getvalue()
 
 
-BAD = [
-    pytest.param(lambda body: b"not parquet at all, but long enough to look at", Reason.NOT_PARQUET, id="text"),
-    pytest.param(lambda body: body[: len(body) // 2], Reason.DAMAGED_PARQUET, id="cut-in-half"),
-    pytest.param(lambda body: _wrong_columns(), Reason.MISSING_COLUMNS, id="wrong-columns"),
-    pytest.param(lambda body: b"", Reason.EMPTY_FILE, id="no-bytes"),
-    pytest.param(_no_rows, Reason.NO_ROWS, id="no-rows"),
-]
+HOSTILE = {
+    "space-and-plus": "my trips/a b+c.parquet",
+    "percent": "100%25 done%.parquet",
+    "non-ascii": "café/東京-€.parquet",
+    "quotes-and-glob-characters": "it's [1]{2}*?.parquet",
+}
+BAD = {
+    "text": (lambda body: b"not parquet at all, but long enough to look at", Reason.NOT_PARQUET),
+    "cut-in-half": (lambda body: body[: len(body) // 2], Reason.DAMAGED_PARQUET),
+    "wrong-columns": (lambda body: _wrong_columns(), Reason.MISSING_COLUMNS),
+    "no-bytes": (lambda body: b"", Reason.EMPTY_FILE),
+    "no-rows": (_no_rows, Reason.NO_ROWS),
+}
+UNWANTED = {
+    "unknown-dataset": ("no_such_dataset/{}/x.parquet", FileState.QUARANTINED, Reason.UNKNOWN_DATASET),
+    "wrong-extension": ("nyc_yellow/{}/x.txt", FileState.QUARANTINED, Reason.PATH_NOT_IN_CONTRACT),
+    "work-file": ("nyc_yellow/{}/_temporary/x.parquet", FileState.IGNORED, Reason.HIDDEN_NAME),
+    "folder": ("nyc_yellow/{}/", FileState.IGNORED, Reason.DIRECTORY_MARKER),
+}
 
 
-@pytest.mark.parametrize(("spoil", "reason"), BAD)
-def test_bad_file_is_quarantined_with_its_reason_and_kept(
-    put: Drop, month: MakeMonth, s3: Any, stack: Stack, unique: str, spoil: Any, reason: Reason
-) -> None:
-    from ingest.store import store_for
+Mixture = dict[str, tuple[bytes, FileStory]]
+"""Name -> what the file held, and what became of it."""
 
-    body = spoil(month(200, seed=17))
-    story = put(f"nyc_yellow/{unique}/bad_2025-01.parquet", body)
-    assert (story.state, story.reason) == (FileState.QUARANTINED, reason)
+
+@pytest.fixture(scope="module")
+def mixture(put_all: DropAll, month: MakeMonth) -> Mixture:
+    """Files of all these kinds, dropped at once."""
+    unique = uuid.uuid4().hex
+    files = {name: (f"nyc_yellow/{unique}/{key}", month(120, seed=16)) for name, key in HOSTILE.items()}
+    for name, (spoil, _) in BAD.items():
+        files[name] = f"nyc_yellow/{unique}/{name}_2025-01.parquet", spoil(month(200, seed=17))
+    for name, (key, _, _) in UNWANTED.items():
+        files[name] = key.format(unique), b"" if key.endswith("/") else month(50, seed=20)
+    stories = put_all(dict(files.values()))
+    return {name: (body, stories[key]) for name, (key, body) in files.items()}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_file_name_does_not_matter(mixture: Mixture, query: Query, name: str) -> None:
+    _assert_accounted(mixture[name][1], query, rows=120)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_file_is_quarantined_with_its_reason_and_kept(mixture: Mixture, s3: Any, stack: Stack, name: str) -> None:
+    body, story = mixture[name]
+    assert (story.state, story.reason) == (FileState.QUARANTINED, BAD[name][1])
     assert story.detail
     assert s3.get_object(Bucket="bronze", Key=story.key)["Body"].read() == body
     copies = list(store_for(stack.settings, "root").list("quarantine", story.key))
     assert [copy.etag for copy in copies] == [story.etag]
 
 
+@pytest.mark.parametrize("name", UNWANTED)
+def test_object_that_no_contract_wants_has_a_reason(mixture: Mixture, name: str) -> None:
+    story = mixture[name][1]
+    assert (story.state, story.reason) == UNWANTED[name][1:]
+
+
 def test_damaged_pages_are_found_and_neighbours_in_the_batch_go_on(
-    s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
+    put_all: DropAll, month: MakeMonth, query: Query, unique: str
 ) -> None:
     good = month(150, seed=18)
     bad = bytearray(month(5000, seed=19))
@@ -191,31 +203,11 @@ def test_damaged_pages_are_found_and_neighbours_in_the_batch_go_on(
         f"nyc_yellow/{unique}/{name}_2025-01.parquet": body
         for name, body in (("a", good), ("b", bytes(bad)), ("c", good))
     }
-    for key, body in bodies.items():
-        s3.put_object(Bucket="bronze", Key=key, Body=body)
-    stories = [wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS) for key in bodies]
+    stories = list(put_all(bodies).values())
     assert [story.state for story in stories] == [FileState.DONE, FileState.QUARANTINED, FileState.DONE]
     assert stories[1].reason is Reason.UNREADABLE_DATA
     _assert_accounted(stories[0], query, rows=150)
     _assert_accounted(stories[2], query, rows=150)
-
-
-@pytest.mark.parametrize(
-    ("key", "state", "reason"),
-    [
-        pytest.param(
-            "no_such_dataset/{}/x.parquet", FileState.QUARANTINED, Reason.UNKNOWN_DATASET, id="unknown-dataset"
-        ),
-        pytest.param("nyc_yellow/{}/x.txt", FileState.QUARANTINED, Reason.PATH_NOT_IN_CONTRACT, id="wrong-extension"),
-        pytest.param("nyc_yellow/{}/_temporary/x.parquet", FileState.IGNORED, Reason.HIDDEN_NAME, id="work-file"),
-        pytest.param("nyc_yellow/{}/", FileState.IGNORED, Reason.DIRECTORY_MARKER, id="folder"),
-    ],
-)
-def test_object_that_no_contract_wants_has_a_reason(
-    put: Drop, month: MakeMonth, unique: str, key: str, state: FileState, reason: Reason
-) -> None:
-    story = put(key.format(unique), b"" if key.endswith("/") else month(50, seed=20))
-    assert (story.state, story.reason) == (state, reason)
 
 
 def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(

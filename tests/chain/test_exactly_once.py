@@ -25,7 +25,7 @@ from sluice.files import wait_for_end
 from spark_jobs import data_preprocessing_job as silver_job
 from spark_jobs.lake import open_lake
 from spark_jobs.session import connect_session
-from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
+from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
 from tests.chain.test_drop_to_gold import _assert_accounted, _zone_hour_differences
 from tests.conftest import CONNECT_MODE, TWIN, Stack
 
@@ -78,12 +78,11 @@ def events_of(stack: Stack, folder: str) -> list[tuple[bytes, bytes]]:
 
 
 def test_duplicate_reordered_and_replayed_events_leave_the_tables_of_a_run_without_faults(
-    stack: Stack, put: Drop, month: MakeMonth, query: Query, ledger: Ledger, unique: str
+    stack: Stack, put: Drop, put_all: DropAll, month: MakeMonth, query: Query, ledger: Ledger, unique: str
 ) -> None:
     bodies = {"a_2025-01.parquet": month(300, seed=31), "b_2025-01.parquet": month(200, seed=32)}
     put(f"nyc_yellow/{unique}/a_2025-01.parquet", month(250, seed=30))
-    for name, body in bodies.items():
-        put(f"nyc_yellow/{unique}/{name}", body)
+    put_all({f"nyc_yellow/{unique}/{name}": body for name, body in bodies.items()})
     events = events_of(stack, unique)
     assert len({parse_events(value)[0].etag for _, value in events}) == 3
     producer = KafkaProducer(bootstrap_servers=stack.settings.kafka_bootstrap)
@@ -91,8 +90,7 @@ def test_duplicate_reordered_and_replayed_events_leave_the_tables_of_a_run_witho
         producer.send(BRONZE_EVENTS, key=key, value=value)
     producer.flush()
     producer.close()
-    for name, body in bodies.items():
-        put(f"{TWIN}/{unique}/{name}", body)
+    put_all({f"{TWIN}/{unique}/{name}": body for name, body in bodies.items()})
     wait_until(lambda: caught_up(stack), "the repeated events are read")
     for name in bodies:
         story = ledger.story("bronze", f"nyc_yellow/{unique}/{name}")
@@ -189,11 +187,17 @@ def test_driver_that_slept_while_a_correction_passed_cannot_put_the_old_rows_bac
 
 
 def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_processed(
-    put: Drop, month: MakeMonth, query: Query, s3: Any, by_hand: ByHand, unique: str, monkeypatch: pytest.MonkeyPatch
+    put: Drop,
+    put_all: DropAll,
+    month: MakeMonth,
+    query: Query,
+    s3: Any,
+    by_hand: ByHand,
+    unique: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key, neighbour = (f"nyc_yellow/{unique}/{name}_2025-01.parquet" for name in "ab")
-    put(key, month(300, seed=36))
-    put(neighbour, month(150, seed=37))
+    put_all({key: month(300, seed=36), neighbour: month(150, seed=37)})
     batch = batch_of(s3, key, neighbour)
     split = silver_job.split_rows
     newer = month(110, seed=38)
@@ -215,11 +219,10 @@ def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_
 
 
 def test_deleted_object_takes_its_rows_back_up_to_the_aggregate_where_the_contract_says_retract(
-    stack: Stack, put: Drop, month: MakeMonth, query: Query, ledger: Ledger, owner: Any, unique: str
+    put: Drop, put_all: DropAll, month: MakeMonth, query: Query, ledger: Ledger, owner: Any, unique: str
 ) -> None:
     key, neighbour = (f"{TWIN}/{unique}/{name}_2025-01.parquet" for name in "ab")
-    etag = put(key, month(200, seed=39)).etag
-    put(neighbour, month(150, seed=40))
+    etag = put_all({key: month(200, seed=39), neighbour: month(150, seed=40)})[key].etag
     hours = f"select count(*), sum(trips) from gold.{TWIN}_zone_hour"
     with_both = query(hours)[0][1]
     owner.delete_object(Bucket="bronze", Key=key)

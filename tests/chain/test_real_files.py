@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
 
-from contracts.errors import WaitTimedOut
 from contracts.states import FileState
 from contracts.story import FileStory
 from ingest.csv_files import csv_to_parquet
 from ingest.generator import generate_month
-from sluice.files import wait_for_end
-from tests.chain.conftest import WAIT_SECONDS, Drop, Query, rows_in_file, sql_text
+from tests.chain.conftest import DropAll, Query, rows_in_file, sql_text
 from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -42,17 +42,63 @@ MOST_REJECTED = 0.25
 """Generated months have the known dirt, some 5 to 15 % of rows; more would be an era that is not understood."""
 
 
+REAL = [
+    ("nyc_green", "green_tripdata_2023-01.parquet"),
+    ("nyc_green", "green_tripdata_2023-02.parquet"),
+    ("nyc_green", "green_tripdata_2025-01.parquet"),
+    ("nyc_green", "green_tripdata_2025-02.parquet"),
+    ("nyc_yellow", "yellow_tripdata_sample.parquet"),
+    ("nyc_yellow", "yellow_tripdata_sample_2019-01.csv"),
+    ("nyc_yellow", "yellow_tripdata_sample_2019-02.csv"),
+    ("nyc_yellow", "yellow_tripdata_sample_2019-03.csv"),
+    ("nyc_yellow", "yellow_tripdatasample_2020-04.csv"),
+]
+
+
+REFUSED = ("nyc_green", "green_tripdata_2022-01.parquet")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Files that were dropped at once."""
+
+    folder: str
+    files: dict[str, Path]
+    """Key -> the file as it was put: parquet."""
+    stories: dict[str, FileStory]
+
+    def of(self, dataset: str, name: str) -> tuple[Path, FileStory]:
+        key = f"{dataset}/{self.folder}/{Path(name).stem}.parquet"
+        return self.files[key], self.stories[key]
+
+
+def _drop(put_all: DropAll, files: Mapping[str, Path]) -> dict[str, FileStory]:
+    return put_all({key: path.read_bytes() for key, path in files.items()})
+
+
+@pytest.fixture(scope="module")
+def published(put_all: DropAll, real_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Dropped:
+    """The files of the TLC; CSV as `sluice drop` lands it."""
+    folder, landed = uuid.uuid4().hex[:10], tmp_path_factory.mktemp("landed")
+    files = {}
+    for dataset, name in (*REAL, REFUSED):
+        file = real_files / name
+        if file.suffix == ".csv":
+            csv_to_parquet(file, landed / f"{file.stem}.parquet", {"fare_amount"})
+            file = landed / f"{file.stem}.parquet"
+        files[f"{dataset}/{folder}/{file.name}"] = file
+    return Dropped(folder, files, _drop(put_all, files))
+
+
 def test_a_month_of_each_era_reaches_gold_with_every_row_accounted(
-    stack: Stack, s3: Any, ledger: Any, query: Query, tmp_path: Path, unique: str
+    put_all: DropAll, query: Query, tmp_path: Path, unique: str
 ) -> None:
-    puts = []
+    files = {}
     for dataset, year, month in ERAS:
         path = tmp_path / f"{dataset}_{year}-{month:02d}.parquet"
         generate_month(path, year, month, ROWS, 5, dataset)
-        key = f"{dataset}/{unique}/{path.name}"
-        puts.append((key, s3.put_object(Bucket="bronze", Key=key, Body=path.read_bytes())["ETag"].strip('"')))
-    for key, etag in puts:
-        story = ended(ledger, key, etag)
+        files[f"{dataset}/{unique}/{path.name}"] = path
+    for key, story in _drop(put_all, files).items():
         assert story.state is FileState.DONE, story
         silver, gold = story.layers
         assert silver.rows_in == ROWS == silver.rows_accepted + silver.rows_rejected
@@ -68,36 +114,11 @@ def test_a_month_of_each_era_reaches_gold_with_every_row_accounted(
     assert kept == [(True,)], "the stray index column is kept"
 
 
-def ended(ledger: Any, key: str, etag: str) -> FileStory:
-    try:
-        return wait_for_end(lambda: ledger.story("bronze", key, etag), f"bronze/{key}", 0, WAIT_SECONDS)
-    except WaitTimedOut as error:
-        raise AssertionError(str(error)) from error
-
-
-REAL = [
-    ("nyc_green", "green_tripdata_2023-01.parquet"),
-    ("nyc_green", "green_tripdata_2023-02.parquet"),
-    ("nyc_green", "green_tripdata_2025-01.parquet"),
-    ("nyc_green", "green_tripdata_2025-02.parquet"),
-    ("nyc_yellow", "yellow_tripdata_sample.parquet"),
-    ("nyc_yellow", "yellow_tripdata_sample_2019-01.csv"),
-    ("nyc_yellow", "yellow_tripdata_sample_2019-02.csv"),
-    ("nyc_yellow", "yellow_tripdata_sample_2019-03.csv"),
-    ("nyc_yellow", "yellow_tripdatasample_2020-04.csv"),
-]
-
-
 @pytest.mark.parametrize(("dataset", "name"), REAL, ids=[name for _, name in REAL])
 def test_real_file_reaches_gold_with_every_row_and_every_cent_accounted(
-    put: Drop, query: Query, real_files: Path, unique: str, tmp_path: Path, dataset: str, name: str
+    published: Dropped, query: Query, dataset: str, name: str
 ) -> None:
-    file = real_files / name
-    if file.suffix == ".csv":
-        landed = tmp_path / f"{file.stem}.parquet"
-        csv_to_parquet(file, landed, {"fare_amount"})
-        file = landed
-    story = put(f"{dataset}/{unique}/{file.name}", file.read_bytes())
+    file, story = published.of(dataset, name)
     assert story.state is FileState.DONE, story
     silver, gold = story.layers
     assert silver.rows_in == rows_in_file(file) == silver.rows_accepted + silver.rows_rejected
@@ -116,11 +137,8 @@ def test_real_file_reaches_gold_with_every_row_and_every_cent_accounted(
     assert (accepted[0] + rejected[0], accepted[1] + rejected[1]) == source, "to the cent"
 
 
-def test_real_green_month_without_required_columns_is_refused_with_their_list(
-    put: Drop, real_files: Path, unique: str
-) -> None:
-    file = real_files / "green_tripdata_2022-01.parquet"
-    story = put(f"nyc_green/{unique}/{file.name}", file.read_bytes())
+def test_real_green_month_without_required_columns_is_refused_with_their_list(published: Dropped) -> None:
+    _, story = published.of(*REFUSED)
     assert (story.state, story.reason) == (FileState.QUARANTINED, "missing_columns")
     assert "fare_amount" in (story.detail or "")
 
