@@ -28,10 +28,10 @@ demo: setup ## start everything, drop a month, watch it reach gold  (ARGS="--sou
 	@$(BIN)/sluice demo $(ARGS)
 
 test: setup check ## lint, types, unit tests, and integration tests on a stack of their own
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 test-unit: .venv/.ready ## the tests that start no server
-	$(BIN)/python -m pytest -m "not services and not stack" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 -m "not services and not stack" $(ARGS)
 
 check: .venv/.ready ## lint and types
 	$(BIN)/ruff check .

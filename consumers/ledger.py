@@ -154,14 +154,14 @@ ON CONFLICT DO NOTHING
 _RESULTS = """
 INSERT INTO ledger.results AS r (layer, table_name, dag_id, run_id, batch_id, snapshot_id, at,
                                  bucket, key, etag, rows_in, rows_accepted, rows_rejected,
-                                 reasons, warnings, rescued)
+                                 reasons, warnings, rescued, left_out)
 SELECT %s, %s, %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
-       %s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s::jsonb[]) AS a
+       %s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s::jsonb[], %s::jsonb[]) AS a
 ON CONFLICT (bucket, key, etag, layer) DO UPDATE SET
     table_name = excluded.table_name, dag_id = excluded.dag_id, run_id = excluded.run_id,
     batch_id = excluded.batch_id, snapshot_id = excluded.snapshot_id, at = excluded.at, rows_in = excluded.rows_in,
     rows_accepted = excluded.rows_accepted, rows_rejected = excluded.rows_rejected, reasons = excluded.reasons,
-    warnings = excluded.warnings, rescued = excluded.rescued
+    warnings = excluded.warnings, rescued = excluded.rescued, left_out = excluded.left_out
 WHERE r.at <= excluded.at
 """
 _BETWEEN = """
@@ -328,9 +328,9 @@ WHERE (f.bucket, f.key, f.etag) = (a.bucket, a.key, a.etag)
 _COMMIT_SOURCES = """
 INSERT INTO ledger.commit_sources
     (snapshot_id, batch_id, table_name, run_id, committed_at, sequence_number,
-     bucket, key, etag, rows_in, rows_accepted, rows_rejected, reasons, warnings, rescued)
+     bucket, key, etag, rows_in, rows_accepted, rows_rejected, reasons, warnings, rescued, left_out)
 SELECT %s, %s, %s, %s, %s, %s, a.* FROM unnest(%s::text[], %s::text[], %s::text[],
-       %s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s::jsonb[]) AS a
+       %s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s::jsonb[], %s::jsonb[]) AS a
 ON CONFLICT DO NOTHING
 """
 # The sequence number orders a table's commits whatever the clocks say; where no marker told it, it is 0 and time does.
@@ -937,7 +937,7 @@ def _record_marker(connection: Connection[DictRow], marker: CommitMarker) -> Non
 
 def _store_results(connection: Connection[DictRow], marker: CommitMarker, accepted: Sequence[SourceResult]) -> None:
     head = [str(marker.layer), marker.table, marker.dag_id or None, marker.run_id or None, marker.batch_id]
-    counts = _columns(map(_result_values, accepted), 9)
+    counts = _columns(map(_result_values, accepted), 10)
     connection.execute(_RESULTS, [*head, marker.snapshot_id, marker.committed_at, *counts])
     if marker.snapshot_id is not None:
         commit = [marker.snapshot_id, marker.batch_id, marker.table, marker.run_id or None]
@@ -945,7 +945,7 @@ def _store_results(connection: Connection[DictRow], marker: CommitMarker, accept
 
 
 def _result_values(source: SourceResult) -> tuple[object, ...]:
-    told = (Jsonb(source.reasons), Jsonb(source.warnings), Jsonb(source.rescued))
+    told = (Jsonb(source.reasons), Jsonb(source.warnings), Jsonb(source.rescued), Jsonb(source.left_out))
     return *_name(source), source.rows_in, source.rows_accepted, source.rows_rejected, *told
 
 

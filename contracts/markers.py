@@ -62,6 +62,8 @@ class SourceResult(BaseModel):
     """Accepted rows that break a rule of the severity `warn`, by its code."""
     rescued: Annotated[tuple[str, ...], AfterValidator(bounded_names)] = ()
     """File columns that no column of the contract names, whose values were kept in `_rescued`; see `bounded_names`."""
+    left_out: Annotated[tuple[str, ...], AfterValidator(bounded_names)] = ()
+    """Further such columns, which Spark cannot read, so that their values are in the file alone; bounded likewise."""
     refused: Reason | None = None
     """Set when the file as a whole did not get in: quarantined, or ignored as superseded or gone."""
     detail: str = ""

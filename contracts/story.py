@@ -53,6 +53,8 @@ class LayerResult(BaseModel):
     """Accepted rows that break a rule which only warns, by its code."""
     rescued: tuple[str, ...] = ()
     """File columns that the contract does not name, kept in `_rescued`."""
+    left_out: tuple[str, ...] = ()
+    """Further such columns, which Spark cannot read: their values are in the file alone."""
 
 
 class CommitSource(BaseModel):
@@ -74,7 +76,8 @@ class CommitSource(BaseModel):
     reasons: Counts = {}
     warnings: Counts = {}
     rescued: tuple[str, ...] = ()
-    """All three as in `LayerResult`."""
+    left_out: tuple[str, ...] = ()
+    """All four as in `LayerResult`."""
 
     @field_serializer("committed_at")
     def _committed_at(self, at: AwareDatetime) -> str:

@@ -185,9 +185,14 @@ def _told_of(layer: LayerResult) -> list[Text]:
     told = [
         ("rejected: ", _counts(layer.reasons), ""),
         ("warned: ", _counts(layer.warnings), ""),
-        ("kept in _rescued: columns ", list(map(visible, layer.rescued)), "or " * (len(layer.rescued) == MAX_NAMES)),
+        _names("kept in _rescued: columns ", layer.rescued),
+        _names("left in the file, of types unknown to Spark: columns ", layer.left_out),
     ]
     return [_listing(label, items, or_) for label, items, or_ in told if items]
+
+
+def _names(label: str, names: Sequence[str]) -> tuple[str, list[str], str]:
+    return label, list(map(visible, names)), "or " * (len(names) == MAX_NAMES)
 
 
 def _counts(counts: Mapping[str, int]) -> list[str]:

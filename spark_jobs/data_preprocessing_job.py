@@ -170,14 +170,15 @@ def _told(
         of_rejects = pool.submit(count_reasons, job.spark, job.contract, rejects, keys)
         of_silver = pool.submit(count_warnings, job.spark, job.contract, silver, keys)
         reasons, warnings = of_rejects.result(), of_silver.result()
-    extras = {file.item.key: tuple(column.name for column in file.layout.extras) for file in files}
+    layouts = {file.item.key: file.layout for file in files}
     return [
         SourceResult.model_validate(
             source.model_dump()
             | {
                 "reasons": reasons.get(source.key, {}),
                 "warnings": warnings.get(source.key, {}),
-                "rescued": extras[source.key],
+                "rescued": tuple(column.name for column in layouts[source.key].extras),
+                "left_out": layouts[source.key].unreadable,
             }
         )
         for source in counted

@@ -60,7 +60,8 @@ class FileColumn:
     type: str | None
     """Spark SQL type that Spark reads it as; None when Spark cannot."""
     kind: str
-    """`null` when the file says that it holds nothing, `nanos` for a count of nanoseconds, `nested`, or `plain`."""
+    """`null` when the file says that it holds nothing, `nanos` for a count of nanoseconds, `time` for a time of day,
+    `nested`, or `plain`."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,8 @@ def _column(leaf: pq.ColumnSchema) -> FileColumn:
     kind = logical.get("Type", "None")
     if kind in ("Null", "Unknown"):
         return FileColumn(leaf.name, None, "null")
+    if kind == "Time":
+        return FileColumn(leaf.name, _TIME[logical["timeUnit"]], "time")
     if kind == "Timestamp" and logical["timeUnit"] == "nanoseconds":
         return FileColumn(leaf.name, "bigint", "nanos")
     return FileColumn(leaf.name, _spark_type(leaf, kind, logical), "plain")
@@ -215,7 +218,7 @@ def _spark_type(leaf: pq.ColumnSchema, kind: str, logical: dict[str, object]) ->
     by_logical = {"Date": "date", "String": "string", "Enum": "string", "JSON": "string", "BSON": "binary"}
     if kind in by_logical:
         return by_logical[kind]
-    if kind != "None":
+    if kind not in ("None", "UUID"):
         return None
     return {
         "BOOLEAN": "boolean",
@@ -240,6 +243,8 @@ def _nested_type(kind: pa.DataType) -> str | None:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         element = _nested_type(kind.value_type)
         return f"array<{element}>" if element else None
+    if pa.types.is_fixed_size_binary(kind):
+        return "binary"
     if pa.types.is_decimal128(kind):
         return f"decimal({kind.precision},{kind.scale})"
     if pa.types.is_timestamp(kind):
@@ -253,7 +258,12 @@ def _whole(parts: list[tuple[str, str | None]]) -> bool:
     return bool(parts) and len(names) == len(parts) and "" not in names and all(held for _, held in parts)
 
 
+# Times of day, as the count that the file holds: Spark has no such type.
+_TIME = {"milliseconds": "int", "microseconds": "bigint", "nanoseconds": "bigint"}
 _BY_ARROW = {
+    pa.time32("ms"): "int",
+    pa.time64("us"): "bigint",
+    pa.time64("ns"): "bigint",
     pa.bool_(): "boolean",
     pa.int8(): "tinyint",
     pa.int16(): "smallint",

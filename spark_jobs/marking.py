@@ -20,7 +20,7 @@ def result(item: WorkItem, **fields: object) -> SourceResult:
     """The result for one file of a batch.
 
     Args:
-        fields: any others of `SourceResult`: its rows with `reasons`, `warnings` and `rescued`, or why it was refused.
+        fields: any others of `SourceResult`: its rows and what is told of them, or why it was refused.
     """
     return SourceResult.model_validate(
         {

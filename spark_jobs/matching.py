@@ -34,6 +34,8 @@ class Layout:
     """Those that Spark can read, in the file's order."""
     sources: tuple[tuple[str, int], ...]
     """Contract column to the index in `columns` that stands for it; columns that the file lacks are left out."""
+    unreadable: tuple[str, ...] = ()
+    """Names of columns with values of types that Spark does not know; no contract column is among them."""
 
     @property
     def extras(self) -> tuple[FileColumn, ...]:
@@ -97,7 +99,8 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn], strict
         return Refusal(Reason.DUPLICATE_COLUMNS, f"{'; '.join(twice)}.")
     if wrong:
         return Refusal(Reason.WRONG_TYPES, f"{'; '.join(wrong)}.")
-    layout = Layout(readable, tuple(sources))
+    unreadable = tuple(column.name for column in found if column.type is None and column.kind != "null")
+    layout = Layout(readable, tuple(sources), unreadable)
     if strict and (unknown := _unknown(sought, found)):
         return Refusal(Reason.UNKNOWN_COLUMNS, f"Unknown: {', '.join(unknown)}.")
     return layout
@@ -105,7 +108,7 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn], strict
 
 def castable(column: FileColumn, target: str) -> bool:
     """Whether values of a file's column can be values of a contract type at all."""
-    if column.kind == "nested":
+    if column.kind in ("nested", "time"):
         return False
     raw = "nanos" if column.kind == "nanos" else _family(column.type or column.kind)
     wanted = _family(target)
@@ -140,7 +143,7 @@ def _named(column: Column) -> str:
 
 
 def _told(column: FileColumn) -> str:
-    return column.kind if column.type is None or column.kind == "nested" else column.type
+    return column.kind if column.type is None or column.kind in ("nested", "time") else column.type
 
 
 def _family(kind: str) -> str:

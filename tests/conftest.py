@@ -34,7 +34,14 @@ REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the stack come last: idle servers take time from whatever runs beside them."""
+    """Tests that share costly servers stay together, on one worker of pytest-xdist; those on the stack come last."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if item.get_closest_marker("stack") is not None:
+            item.add_marker(pytest.mark.xdist_group("stack"))
+        elif "servers" in names:
+            item.add_marker(pytest.mark.xdist_group("spark"))
+    # Without workers, idle servers take time from whatever runs beside them.
     items.sort(key=lambda item: item.get_closest_marker("stack") is not None)
 
 

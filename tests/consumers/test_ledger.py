@@ -400,7 +400,12 @@ def test_commits_of_before_the_ledger_kept_their_numbers_come_first_by_their_tim
     assert [files_in(ledger, snapshot)[KEY][0] for snapshot in (400, 500, 600)] == ["a1", "b2", "b2"]
 
 
-CHECKED = {"reasons": {"a": 2, "b": 1}, "warnings": {"w": 3}, "rescued": ("new", "ünder scøre \\x00")}
+CHECKED = {
+    "reasons": {"a": 2, "b": 1},
+    "warnings": {"w": 3},
+    "rescued": ("new", "ünder scøre \\x00"),
+    "left_out": ("twins",),
+}
 
 
 def test_reasons_warnings_and_columns_kept_aside_are_told_of_a_file_and_of_its_commit(ledger: Ledger) -> None:

@@ -52,5 +52,6 @@ def test_story_as_json_has_the_promised_fields_and_times_in_utc() -> None:
         "reasons",
         "warnings",
         "rescued",
+        "left_out",
     }
     assert list(told["layers"][0]["reasons"]) == ["c", "a", "b"], "most rows first"

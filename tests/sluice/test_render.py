@@ -70,14 +70,15 @@ def checked(**told: object) -> LayerResult:
 
 def test_story_tells_reasons_warnings_and_columns_kept_aside_below_the_layers(screen: io.StringIO) -> None:
     reasons = {"distance_absurd": 88, "negative_amount": 1_204}
-    layer = checked(reasons=reasons, warnings={"no_tip": 7}, rescued=["a", "b"])
+    layer = checked(reasons=reasons, warnings={"no_tip": 7}, rescued=["a", "b"], left_out=["c"])
     render.story(make_story(layers=(layer,)))
     lines = screen.getvalue().splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith("silver"))
-    assert lines[start + 1 : start + 4] == [
+    assert lines[start + 1 : start + 5] == [
         "rejected: 1,204 negative_amount, 88 distance_absurd",
         "warned: 7 no_tip",
         "kept in _rescued: columns a, b",
+        "left in the file, of types unknown to Spark: columns c",
     ]
 
 
