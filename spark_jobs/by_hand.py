@@ -1,4 +1,4 @@
-"""The jobs started by a person with `spark-submit`, without Airflow."""
+"""The jobs as applications of their own: started with `spark-submit`, by a person or by a stage of Airflow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel
 
 from contracts.dataset import DatasetContract
 from contracts.errors import Permanent, Retryable, UsageError
@@ -25,6 +28,15 @@ FAILED = 1
 Run = Callable[..., CommitMarker]
 
 
+class Outcome(BaseModel):
+    """What a stage that submitted a job gets back in a file; nothing where the process died."""
+
+    marker: CommitMarker | None = None
+    error: str = ""
+    permanent: bool = False
+    """Whether trying again cannot mend the error."""
+
+
 def main(layer: Layer, run: Run, arguments: Sequence[str] | None = None) -> int:
     """Run a job over the objects that the arguments choose, and print what became of each.
 
@@ -33,25 +45,35 @@ def main(layer: Layer, run: Run, arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser(layer).parse_args(arguments)
     try:
-        settings = load_settings()
-        contract = _contract(settings, options.dataset)
-        store = store_for(settings, "spark")
-        if layer == Layer.GOLD and contract.gold is None:
-            raise UsageError(f"{contract.dataset} is a reference dataset, which has no gold.")
-        batch = _batch(layer, contract, choose(store, contract, options.year, options.month, options.key))
-        spark = submit_session(settings, f"sluice-{batch.run_id}")
-        try:
-            marker = run(spark, open_lake(settings, store), store, contract, batch)
-        finally:
-            spark.stop()
-    except Permanent as error:
+        marker = _marker(layer, run, options)
+    except (Permanent, Retryable) as error:
+        permanent = isinstance(error, Permanent)
+        _tell(options.outcome, Outcome(error=error.message, permanent=permanent))
         print(error.message, file=sys.stderr)
-        return WRONG_USAGE
-    except Retryable as error:
-        print(error.message, file=sys.stderr)
-        return FAILED
+        return WRONG_USAGE if permanent else FAILED
+    _tell(options.outcome, Outcome(marker=marker))
     print(_table(marker))
     return 0
+
+
+def _marker(layer: Layer, run: Run, options: argparse.Namespace) -> CommitMarker:
+    settings = load_settings()
+    store = store_for(settings, "spark")
+    given = Batch.model_validate_json(options.batch.read_bytes()) if options.batch else None
+    contract = _contract(settings, given.dataset if given else options.dataset)
+    if layer == Layer.GOLD and contract.gold is None:
+        raise UsageError(f"{contract.dataset} is a reference dataset, which has no gold.")
+    batch = given or _batch(layer, contract, choose(store, contract, options.year, options.month, options.key))
+    spark = submit_session(settings, f"sluice-{batch.run_id}")
+    try:
+        return run(spark, open_lake(settings, store), store, contract, batch, options.dag_id, options.run_id)
+    finally:
+        spark.stop()
+
+
+def _tell(path: Path | None, outcome: Outcome) -> None:
+    if path is not None:
+        path.write_text(outcome.model_dump_json(), "utf-8")
 
 
 def choose(
@@ -81,6 +103,13 @@ def _parser(layer: Layer) -> argparse.ArgumentParser:
     parser.add_argument("--month", type=int, choices=range(1, 13), metavar="1..12", help="month of that year")
     parser.add_argument("--key", help="one object, for example bronze/DATASET/file.parquet")
     parser.add_argument("--dataset", help="name of a dataset contract; needed only where there are several")
+    stage = parser.add_argument_group("what a stage of Airflow gives in place of these")
+    stage.add_argument("--batch", type=Path, metavar="FILE", help="the batch, as JSON")
+    stage.add_argument(
+        "--outcome", type=Path, metavar="FILE", help="where the commit marker or the error goes, as JSON"
+    )
+    stage.add_argument("--dag-id", default="", help="noted in the commit marker")
+    stage.add_argument("--run-id", default="", help="noted in the commit marker")
     return parser
 
 

@@ -42,7 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif "servers" in names:
             item.add_marker(pytest.mark.xdist_group("spark"))
     # Without workers, idle servers take time from whatever runs beside them.
-    items.sort(key=lambda item: item.get_closest_marker("stack") is not None)
+    items.sort(
+        key=lambda item: (
+            2 * (item.get_closest_marker("stack") is not None) - (item.get_closest_marker("every_file") is not None)
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,12 @@ def write_contracts(folder: Path) -> None:
     write_variant(folder, IN_SETS, "completeness", {"timeLimit": "P1D", "onTimeLimit": "release"})
 
 
-def write_variant(folder: Path, dataset: str, key: str, value: object) -> None:
-    """A contract like nyc_yellow's under another name, with one key of its own."""
-    original = (PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml").read_text("utf-8")
-    document = yaml.safe_load(original.replace("nyc_yellow", dataset))
+def write_variant(folder: Path, dataset: str, key: str, value: object, like: str = "nyc_yellow") -> None:
+    """A contract like another under a name of its own, with one key of its own."""
+    original = (PROJECT / "contracts" / "datasets" / f"{like}.yaml").read_text("utf-8")
+    document = yaml.safe_load(
+        original.replace(like, dataset).replace(f"transforms, value: {dataset}", f"transforms, value: {like}")
+    )
     own = [item for item in document["customProperties"] if item["property"] not in ("download", key)]
     document["customProperties"] = [*own, {"property": key, "value": value}]
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,8 +17,8 @@ from contracts.states import FileState, Reason
 from ingest.store import store_for
 from sluice.files import wait_for_end
 from spark_jobs.lake import open_lake
+from tests.chain.accounting import assert_accounted
 from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
-from tests.chain.test_drop_to_gold import _assert_accounted
 from tests.chain.test_exactly_once import wait_until
 from tests.conftest import IN_SETS, Stack, write_variant
 
@@ -78,9 +78,8 @@ def test_files_reach_gold_together_once_the_last_that_is_listed_is_in_silver(
     assert sentence in " ".join(stack.run("why", f"bronze/{keys['a']}").stdout.split())
     assert in_gold(query, folder) == set()
     come(c=130)
-    for name, key in keys.items():
-        story = wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS)
-        _assert_accounted(story, query, rows=rows[name])
+    stories = [wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS) for key in keys.values()]
+    assert_accounted(query, *zip(stories, rows.values(), strict=True))
     assert in_gold(query, folder) == {key.removeprefix(folder) for key in keys.values()}
 
 

@@ -12,55 +12,22 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from consumers.ledger import Ledger
-from contracts.settings import PROJECT
-from contracts.states import FileState, Layer, Reason
+from contracts.settings import HOST, PROJECT
+from contracts.states import FileState, Reason
 from contracts.story import FileStory
 from ingest.store import store_for
 from sluice.files import wait_for_end
+from tests.chain.accounting import assert_accounted, zone_hour_differences
 from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
-from tests.conftest import Stack
+from tests.conftest import Stack, write_variant
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
-
-
-def _assert_accounted(story: FileStory, query: Query, rows: int) -> None:
-    """Ledger and tables tell the same, and nothing is lost or doubled (I3)."""
-    assert story.state is FileState.DONE, story
-    silver, gold = story.layers
-    assert (silver.layer, gold.layer) == (Layer.SILVER, Layer.GOLD)
-    assert silver.rows_in == rows == silver.rows_accepted + silver.rows_rejected
-    assert gold.rows_in == silver.rows_accepted == gold.rows_accepted
-    key, etag = sql_text(story.key), sql_text(story.etag)
-    held = {
-        table: query(f"select count(*), min(_source_etag), max(_source_etag) from {table} where _source_key = {key}")[0]
-        for table in (silver.table, f"{silver.table}_rejects", gold.table)
-    }
-    assert held[silver.table] == (silver.rows_accepted, story.etag, story.etag)
-    assert held[f"{silver.table}_rejects"][0] == silver.rows_rejected
-    assert held[gold.table] == (gold.rows_accepted, story.etag, story.etag), etag
-
-
-def _zone_hour_differences(query: Query) -> int:
-    """Rows in which the aggregate differs from what DuckDB computes from the features."""
-    return query(
-        """
-        with expected as (
-            select pickup_hour, pickup_location_id, count(*) as trips, sum(total_amount) as revenue,
-                   avg(duration_seconds) / 60.0 as minutes, avg(speed_mph) as speed
-            from gold.nyc_yellow_features group by all)
-        select count(*) from expected full outer join gold.nyc_yellow_zone_hour actual
-            on expected.pickup_hour = actual.pickup_hour
-            and expected.pickup_location_id is not distinct from actual.pickup_location_id
-        where expected.trips is distinct from actual.trips or expected.revenue is distinct from actual.revenue
-           or abs(expected.minutes - actual.mean_duration_minutes) > 1e-6
-           or abs(expected.speed - actual.mean_speed_mph) > 1e-3
-        """
-    )[0][0]
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +43,10 @@ def arrived(put: Drop, trips: bytes) -> FileStory:
 
 
 def test_object_put_by_boto3_reaches_gold_with_every_row_accounted(arrived: FileStory, query: Query) -> None:
-    _assert_accounted(arrived, query, rows=2000)
+    assert_accounted(query, (arrived, 2000))
     assert [passage.hop for passage in arrived.timeline[:3]] == ["put", "event", "routed"]
     assert arrived.layers[0].rows_rejected > 0, "the generator makes known dirt"
-    assert _zone_hour_differences(query) == 0
+    assert zone_hour_differences(query) == 0
 
 
 def test_every_rejected_row_has_a_reason_and_is_kept_as_it_came(arrived: FileStory, trips: bytes, query: Query) -> None:
@@ -100,7 +67,7 @@ def test_second_identical_drop_changes_nothing(
     assert second.state is FileState.DONE
     assert second.layers == first.layers, "no new snapshot, no new run"
     assert len(second.timeline) > len(first.timeline), "the second drop is told of"
-    _assert_accounted(second, query, rows=300)
+    assert_accounted(query, (second, 300))
 
 
 def test_corrected_file_replaces_its_own_rows_up_to_the_aggregate(
@@ -109,15 +76,14 @@ def test_corrected_file_replaces_its_own_rows_up_to_the_aggregate(
     key = f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet"
     put(key, month(400, seed=14))
     corrected = put(key, month(250, seed=15))
-    _assert_accounted(corrected, query, rows=250)
-    assert _zone_hour_differences(query) == 0
+    assert_accounted(query, (corrected, 250))
+    assert zone_hour_differences(query) == 0
 
 
 def test_twenty_files_at_once_end_in_few_runs(put_all: DropAll, month: MakeMonth, query: Query, unique: str) -> None:
     rows = {f"nyc_yellow/{unique}/part-{number:02d}_2025-01.parquet": 100 + number for number in range(20)}
     stories = put_all({key: month(count, seed=count) for key, count in rows.items()})
-    for key, story in stories.items():
-        _assert_accounted(story, query, rows=rows[key])
+    assert_accounted(query, *((story, rows[key]) for key, story in stories.items()))
     runs = {layer.run_id for story in stories.values() for layer in story.layers}
     assert len(runs) <= 8, runs
 
@@ -174,7 +140,7 @@ def mixture(put_all: DropAll, month: MakeMonth) -> Mixture:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_file_name_does_not_matter(mixture: Mixture, query: Query, name: str) -> None:
-    _assert_accounted(mixture[name][1], query, rows=120)
+    assert_accounted(query, (mixture[name][1], 120))
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -206,8 +172,7 @@ def test_damaged_pages_are_found_and_neighbours_in_the_batch_go_on(
     stories = list(put_all(bodies).values())
     assert [story.state for story in stories] == [FileState.DONE, FileState.QUARANTINED, FileState.DONE]
     assert stories[1].reason is Reason.UNREADABLE_DATA
-    _assert_accounted(stories[0], query, rows=150)
-    _assert_accounted(stories[2], query, rows=150)
+    assert_accounted(query, (stories[0], 150), (stories[2], 150))
 
 
 def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
@@ -223,7 +188,7 @@ def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
     producer.flush()
     producer.close()
     story = put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(80, seed=21))
-    _assert_accounted(story, query, rows=80)
+    assert_accounted(query, (story, 80))
     after = {item["topic"]: item["messages"] for item in stack.json("topics")}
     assert after[DEAD_LETTERS] - before[DEAD_LETTERS] >= 4
 
@@ -231,8 +196,6 @@ def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
 def test_production_dag_downloads_a_month_and_shows_where_it_got_to(
     stack: Stack, month: MakeMonth, query: Query, ledger: Ledger
 ) -> None:
-    import httpx
-
     (stack.published / "yellow_tripdata_2024-03.parquet").write_bytes(_month_of(2024, 3))
     settings = stack.settings
     login = {"username": settings.airflow_admin_user, "password": settings.airflow_admin_password.get_secret_value()}
@@ -247,7 +210,7 @@ def test_production_dag_downloads_a_month_and_shows_where_it_got_to(
         story = wait_for_end(
             lambda: ledger.story("bronze", "nyc_yellow/yellow_tripdata_2024-03.parquet"), "the month", 0, WAIT_SECONDS
         )
-        _assert_accounted(story, query, rows=600)
+        assert_accounted(query, (story, 600))
         state = _run_state(http, dag, run)
         note = http.get(f"/api/v2/dags/{dag}/dagRuns/{run}").json()["note"]
         assert state == "success"
@@ -287,7 +250,7 @@ def test_killed_router_comes_back_and_the_file_arrives(
     pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router")
     os.kill(pid, signal.SIGKILL)
     story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(90, seed=22))
-    _assert_accounted(story, query, rows=90)
+    assert_accounted(query, (story, 90))
     assert next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router") != pid
 
 
@@ -298,7 +261,7 @@ def test_killed_triggerer_comes_back_and_the_file_arrives(
     pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == name)
     os.kill(pid, signal.SIGKILL)
     story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(95, seed=23))
-    _assert_accounted(story, query, rows=95)
+    assert_accounted(query, (story, 95))
 
 
 def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
@@ -319,4 +282,18 @@ def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
         assert "yellow_tripdata_2019-07.parquet" in done.stdout
     story = ledger.story("bronze", key, etag)
     assert story is not None
-    _assert_accounted(story, query, rows=600)
+    assert_accounted(query, (story, 600))
+
+
+def test_contract_that_says_submit_takes_its_files_by_applications_of_their_own(
+    stack: Stack, put: Drop, query: Query, unique: str, tmp_path: Path
+) -> None:
+    dataset = f"zones_{unique}"
+    write_variant(stack.settings.contracts_dir, dataset, "launch", "submit", like="taxi_zones")
+    rows = [{"LocationID": "1", "Borough": "EWR", "Zone": "Newark Airport", "service_zone": "EWR"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "zones.parquet")
+    story = put(f"{dataset}/zones.parquet", (tmp_path / "zones.parquet").read_bytes())
+    assert story.state is FileState.DONE, story
+    assert query(f"select zone from silver.{dataset}") == [("Newark Airport",)]
+    master = httpx.get(f"http://{HOST}:{stack.settings.ports.spark_master_ui}/json/").raise_for_status().json()
+    assert f"sluice-{story.layers[0].run_id}" in {application["name"] for application in master["completedapps"]}

@@ -25,31 +25,11 @@ from sluice.files import wait_for_end
 from spark_jobs import data_preprocessing_job as silver_job
 from spark_jobs.lake import open_lake
 from spark_jobs.session import connect_session
+from tests.chain.accounting import ROW_TABLES, assert_accounted, content, zone_hour_differences
 from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
-from tests.chain.test_drop_to_gold import _assert_accounted, _zone_hour_differences
 from tests.conftest import CONNECT_MODE, TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
-
-ROW_TABLES = ("silver.{}", "silver.{}_rejects", "gold.{}_features")
-
-
-def content(query: Query, dataset: str, folder: str) -> dict[str, tuple[Any, ...]]:
-    """Number of rows, and a hash of all their values whatever their order, of what a dataset's tables hold of a folder.
-
-    The key's first part is the dataset's name, so it is left out of the hash, and the key's own hash too.
-    """
-    found = {}
-    for pattern in ROW_TABLES:
-        prefix = sql_text(f"{dataset}/{folder}/")
-        found[pattern] = query(
-            f"""
-            with rows as (select * exclude (_source_id) replace (substr(_source_key, {len(dataset) + 2}) as _source_key)
-                          from {pattern.format(dataset)} where starts_with(_source_key, {prefix}))
-            select count(*), sum(hash(rows)::hugeint)::varchar from rows
-            """
-        )[0]
-    return found
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
@@ -92,13 +72,10 @@ def test_duplicate_reordered_and_replayed_events_leave_the_tables_of_a_run_witho
     producer.close()
     put_all({f"{TWIN}/{unique}/{name}": body for name, body in bodies.items()})
     wait_until(lambda: caught_up(stack), "the repeated events are read")
-    for name in bodies:
-        story = ledger.story("bronze", f"nyc_yellow/{unique}/{name}")
-        assert story is not None
-        _assert_accounted(story, query, rows={"a": 300, "b": 200}[name[0]])
-        assert len({layer.snapshot_id for layer in story.layers}) == 2
+    stories = [ledger.story("bronze", f"nyc_yellow/{unique}/{name}") for name in bodies]
+    assert_accounted(query, *zip(stories, (300, 200), strict=True))
     assert content(query, "nyc_yellow", unique) == content(query, TWIN, unique)
-    assert _zone_hour_differences(query) == 0
+    assert zone_hour_differences(query) == 0
 
 
 class ByHand:
@@ -183,7 +160,7 @@ def test_driver_that_slept_while_a_correction_passed_cannot_put_the_old_rows_bac
     )
     etags = query(f"select distinct _source_etag from silver.nyc_yellow where _source_key = {sql_text(key)}")
     assert etags == [(story.etag,)]
-    assert _zone_hour_differences(query) == 0
+    assert zone_hour_differences(query) == 0
 
 
 def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_processed(
@@ -215,7 +192,7 @@ def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_
         # The fence around the rejects noticed first; a second attempt is what Airflow makes.
         marker = by_hand.silver(batch)
     assert {source.key: source.refused for source in marker.sources} == {key: Reason.SUPERSEDED, neighbour: None}
-    _assert_accounted(stories[0], query, rows=110)
+    assert_accounted(query, (stories[0], 110))
 
 
 def test_deleted_object_takes_its_rows_back_up_to_the_aggregate_where_the_contract_says_retract(
@@ -253,24 +230,24 @@ def test_deleted_object_keeps_its_rows_where_the_contract_says_keep(
     wait_until(lambda: _told_of(ledger, key, "removed"), f"{key} is known to be removed")
     story = ledger.story("bronze", key)
     assert story is not None
-    _assert_accounted(story, query, rows=100)
+    assert_accounted(query, (story, 100))
     assert content(query, "nyc_yellow", unique) == before
 
 
 def test_replay_runs_files_again_to_the_depth_asked_for_in_few_batches_and_changes_no_row(
     stack: Stack, s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
 ) -> None:
-    keys = [f"nyc_yellow/{unique}/{number:02d}_2025-01.parquet" for number in range(12)]
+    keys = [f"nyc_yellow/{unique}/{number:02d}_2025-01.parquet" for number in range(6)]
     for number, key in enumerate(keys):
         s3.put_object(Bucket="bronze", Key=key, Body=month(60, seed=200 + number))
     first = {key: wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS) for key in keys}
     before = content(query, "nyc_yellow", unique)
     names = [f"bronze/{key}" for key in keys]
     dry = stack.json("replay", *names, "--depth", "silver", "--dry-run")
-    assert (len(dry["files"]), dry["batches"], dry["started"]) == (12, 1, 0)
+    assert (len(dry["files"]), dry["batches"], dry["started"]) == (6, 1, 0)
     for depth, layers in (("silver", [Layer.SILVER]), ("gold", [Layer.SILVER, Layer.GOLD])):
         known = {key: ledger.story("bronze", key) for key in keys}
-        assert stack.json("replay", *names, "--depth", depth)["started"] == 12
+        assert stack.json("replay", *names, "--depth", depth)["started"] == 6
         again = {
             key: wait_for_end(
                 lambda key=key: ledger.story("bronze", key),
@@ -283,7 +260,7 @@ def test_replay_runs_files_again_to_the_depth_asked_for_in_few_batches_and_chang
         for key in keys:
             ran = {r.layer for r, old in zip(again[key].layers, known[key].layers, strict=True) if r != old}  # type: ignore[union-attr]
             assert ran == set(layers), (depth, key)
-            _assert_accounted(again[key], query, rows=60)
+        assert_accounted(query, *((story, 60) for story in again.values()))
         assert len({story.layers[0].run_id for story in again.values()}) <= 2
     assert content(query, "nyc_yellow", unique) == before
     assert all(story.state is FileState.DONE for story in first.values())

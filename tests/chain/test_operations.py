@@ -90,6 +90,7 @@ def test_page_holds_only_commands_that_these_tests_know() -> None:
 
 
 @pytest.mark.stack
+@pytest.mark.every_file
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_of_the_page_works(stack: Stack, ledger: Ledger, made: dict[str, str], command: str) -> None:

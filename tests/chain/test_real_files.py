@@ -77,7 +77,7 @@ def _drop(put_all: DropAll, files: Mapping[str, Path]) -> dict[str, FileStory]:
 
 
 @pytest.fixture(scope="module")
-def published(put_all: DropAll, real_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Dropped:
+def dropped(put_all: DropAll, real_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Dropped:
     """The files of the TLC; CSV as `sluice drop` lands it."""
     folder, landed = uuid.uuid4().hex[:10], tmp_path_factory.mktemp("landed")
     files = {}
@@ -116,9 +116,9 @@ def test_a_month_of_each_era_reaches_gold_with_every_row_accounted(
 
 @pytest.mark.parametrize(("dataset", "name"), REAL, ids=[name for _, name in REAL])
 def test_real_file_reaches_gold_with_every_row_and_every_cent_accounted(
-    published: Dropped, query: Query, dataset: str, name: str
+    dropped: Dropped, query: Query, dataset: str, name: str
 ) -> None:
-    file, story = published.of(dataset, name)
+    file, story = dropped.of(dataset, name)
     assert story.state is FileState.DONE, story
     silver, gold = story.layers
     assert silver.rows_in == rows_in_file(file) == silver.rows_accepted + silver.rows_rejected
@@ -137,8 +137,8 @@ def test_real_file_reaches_gold_with_every_row_and_every_cent_accounted(
     assert (accepted[0] + rejected[0], accepted[1] + rejected[1]) == source, "to the cent"
 
 
-def test_real_green_month_without_required_columns_is_refused_with_their_list(published: Dropped) -> None:
-    _, story = published.of(*REFUSED)
+def test_real_green_month_without_required_columns_is_refused_with_their_list(dropped: Dropped) -> None:
+    _, story = dropped.of(*REFUSED)
     assert (story.state, story.reason) == (FileState.QUARANTINED, "missing_columns")
     assert "fare_amount" in (story.detail or "")
 

@@ -25,9 +25,9 @@ from ingest.store import store_for
 from sluice.files import wait_for_end
 from sluice.replaying import plan
 from spark_jobs.lake import open_lake
+from tests.chain.accounting import assert_accounted, content
 from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query
-from tests.chain.test_drop_to_gold import _assert_accounted
-from tests.chain.test_exactly_once import _state, _told_of, caught_up, content, wait_until
+from tests.chain.test_exactly_once import _state, _told_of, caught_up, wait_until
 from tests.conftest import TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -104,7 +104,7 @@ def test_object_whose_event_was_lost_reaches_gold_once(
     assert about(reconcile(repair=False), key) == [Finding.OBJECT_WITHOUT_ROW]
     assert ledger.story("bronze", key) is None, "a look mends nothing"
     assert about(reconcile(), key) == [Finding.OBJECT_WITHOUT_ROW]
-    _assert_accounted(ended(ledger, key), query, rows=90)
+    assert_accounted(query, (ended(ledger, key), 90))
     assert about(reconcile(), key) == []
 
 
@@ -131,7 +131,7 @@ def test_event_that_the_router_has_yet_to_read_is_not_taken_for_lost(
         assert about(reconcile(), key) == []
     finally:
         os.kill(router, signal.SIGCONT)
-    _assert_accounted(ended(ledger, key), query, rows=20)
+    assert_accounted(query, (ended(ledger, key), 20))
 
 
 def test_correction_whose_event_was_lost_replaces_the_rows_of_the_version_before(
@@ -146,7 +146,7 @@ def test_correction_whose_event_was_lost_replaces_the_rows_of_the_version_before
     story = ledger.story("bronze", key)
     assert story is not None
     assert story.etag != old.etag
-    _assert_accounted(story, query, rows=70)
+    assert_accounted(query, (story, 70))
 
 
 @pytest.mark.parametrize("dataset", ["nyc_yellow", TWIN])
@@ -186,7 +186,7 @@ def test_work_that_was_lost_before_any_listener_saw_it_is_sent_once_more(
     ledger.replay(plan(stack.settings, [f"bronze/{key}"], None, None, None, None, "gold").work)
     assert about(reconcile(), key) == [Finding.WORK_NOT_TAKEN]
     again = ended(ledger, key, len(story.timeline))
-    _assert_accounted(again, query, rows=60)
+    assert_accounted(query, (again, 60))
     assert again.layers != story.layers
 
 
@@ -210,7 +210,7 @@ def test_run_that_somebody_deleted_is_made_again_and_a_paused_stage_is_told_of(
         assert about(report, dag_id) == [Finding.STAGE_PAUSED]
         airflow.delete(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}").raise_for_status()
         assert Finding.RUN_MISSING in about(reconcile(), run_id)
-    _assert_accounted(ended(ledger, key), query, rows=50)
+    assert_accounted(query, (ended(ledger, key), 50))
     assert airflow.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}").json()["state"] in ("running", "success")
 
 
@@ -235,7 +235,7 @@ def test_run_that_failed_unnoticed_gives_its_files_a_reason(
     story = ended(ledger, key)
     assert (story.state, story.reason) == (FileState.QUARANTINED, Reason.RUN_FAILED)
     assert stack.json("replay", f"bronze/{key}")["started"] == 1
-    _assert_accounted(ended(ledger, key, len(story.timeline) + 1), query, rows=40)
+    assert_accounted(query, (ended(ledger, key, len(story.timeline) + 1), 40))
 
 
 def test_commit_whose_marker_nobody_told_of_is_counted_once(
@@ -258,7 +258,7 @@ def test_commit_whose_marker_nobody_told_of_is_counted_once(
     before = content(query, "nyc_yellow", unique)["silver.{}"]
     assert before[0] > 0
     assert about(reconcile(), run_id) == [Finding.SNAPSHOT_WITHOUT_MARKER]
-    _assert_accounted(ended(ledger, key), query, rows=30)
+    assert_accounted(query, (ended(ledger, key), 30))
     assert content(query, "nyc_yellow", unique)["silver.{}"] == before
     assert airflow.get(f"{run}__again").json()["state"] == "success"
 

@@ -14,7 +14,7 @@ from tests.chain.conftest import Drop, MakeMonth, Query, sql_text
 from tests.chain.test_exactly_once import caught_up, wait_until
 from tests.conftest import REAL_FILES, Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.stack, pytest.mark.every_file, pytest.mark.timeout(1500)]
 
 HEADER = ("LocationID", "Borough", "Zone", "service_zone")
 ZONES = 265

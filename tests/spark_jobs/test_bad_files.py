@@ -36,6 +36,11 @@ GOOD_ROWS = 3
 
 
 @pytest.fixture
+def contract(few_rules: DatasetContract) -> DatasetContract:
+    return few_rules
+
+
+@pytest.fixture
 def take(lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop) -> Take:
     """Take files into silver in one batch between two good ones, which must come through: `take(name -> content)`."""
 

@@ -125,11 +125,9 @@ class Bench:
 
 @pytest.fixture
 def bench(
-    lake: SparkSession, store: JobStore, catalog: Catalog, contract: DatasetContract, monkeypatch: pytest.MonkeyPatch
+    lake: SparkSession, store: JobStore, catalog: Catalog, few_rules: DatasetContract, monkeypatch: pytest.MonkeyPatch
 ) -> Bench:
-    # Many runs: of the rules, which all work alike here, the first few.
-    lean = contract.model_copy(update={"rules": contract.rules[:4], "negation": None})
-    return Bench(lake, store, catalog, lean, monkeypatch)
+    return Bench(lake, store, catalog, few_rules, monkeypatch)
 
 
 def first_files(drop: Drop) -> list[WorkItem]:

@@ -37,6 +37,11 @@ HOSTILE = [
 ]
 
 
+@pytest.fixture
+def contract(few_rules: DatasetContract) -> DatasetContract:
+    return few_rules
+
+
 def run_silver(spark: SparkSession, store: JobStore, *arguments: Any) -> CommitMarker:
     return data_preprocessing_job.run(spark, store.lake, store, *arguments)  # type: ignore[arg-type]
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from contracts.errors import BadWork, ContractError, Permanent, SluiceError
+from contracts.dataset import DatasetContract
+from contracts.errors import BadWork, Permanent, SluiceError
 from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
-from contracts.settings import Settings, load_settings
+from contracts.settings import PROJECT, Settings, load_settings
 from contracts.states import Layer
+from contracts.work import Batch
 
 log = logging.getLogger(__name__)
 
@@ -55,30 +61,64 @@ def run_stage(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mappin
 
 def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping[str, Any]) -> CommitMarker:
     from consumers.ledger import open_ledger
+
+    settings = load_settings()
+    with open_ledger(settings) as ledger:
+        batch = ledger.load_batch(_batch_id(conf, dag_id))
+        ledger.started(batch, dag_id, run_id, attempt)
+    contract = get_contract(load_contracts(settings.contracts_dir), batch.dataset)
+    launch = _submit if contract.launch == "submit" else _connect
+    marker = launch(settings, contract, batch, dag_id, run_id)
+    # The rows are committed by now, so a note that cannot be set is logged and left.
+    set_note(settings, dag_id, run_id, outcome(marker))
+    return marker
+
+
+def _connect(settings: Settings, contract: DatasetContract, batch: Batch, dag_id: str, run_id: str) -> CommitMarker:
+    """The job on the warm Spark Connect server, driven from this process."""
     from ingest.store import store_for
     from spark_jobs import data_preprocessing_job, feature_engineering_job
     from spark_jobs.lake import open_lake
     from spark_jobs.session import connect_session
 
-    settings = load_settings()
-    job = data_preprocessing_job if layer is Layer.SILVER else feature_engineering_job
-    with open_ledger(settings) as ledger:
-        batch = ledger.load_batch(_batch_id(conf, dag_id))
-        ledger.started(batch, dag_id, run_id, attempt)
-    contract = get_contract(load_contracts(settings.contracts_dir), batch.dataset)
-    if contract.launch != "connect":
-        raise ContractError(f"Dataset {batch.dataset} has launch: {contract.launch}; only connect works yet.")
+    job = data_preprocessing_job if batch.layer is Layer.SILVER else feature_engineering_job
     store = store_for(settings, "spark")
     lake = open_lake(settings, store)
     spark = connect_session(settings)
     try:
-        marker: CommitMarker = job.run(spark, lake, store, contract, batch, dag_id, run_id)
+        return job.run(spark, lake, store, contract, batch, dag_id, run_id)
     finally:
         # Rows that the executors held for an attempt that failed would else be given back one by one at the process's
         # end, and with the server gone each such call is tried for half a minute.
         spark.stop()
-    # The rows are committed by now, so a note that cannot be set is logged and left.
-    set_note(settings, dag_id, run_id, outcome(marker))
+
+
+def _submit(settings: Settings, contract: DatasetContract, batch: Batch, dag_id: str, run_id: str) -> CommitMarker:
+    """The job as a Spark application of its own, where the Airflow connection `spark_default` says."""
+    from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+
+    from spark_jobs.by_hand import Outcome
+
+    name = "data_preprocessing_job.py" if batch.layer is Layer.SILVER else "feature_engineering_job.py"
+    with TemporaryDirectory(prefix="sluice-") as folder:
+        order, answer = Path(folder) / "batch.json", Path(folder) / "outcome.json"
+        order.write_text(batch.model_dump_json(), "utf-8")
+        arguments = ["--batch", str(order), "--outcome", str(answer), "--dag-id", dag_id, "--run-id", run_id]
+        # `spark-submit` is beside this Python, and takes the Python that it finds first for the driver.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        hook = SparkSubmitHook(application_args=arguments, name=f"sluice-{batch.run_id}", env_vars={"PATH": path})
+        try:
+            hook.submit(str(PROJECT / "spark_jobs" / name))
+        except AirflowException as error:
+            if not answer.is_file():
+                raise
+            outcome = Outcome.model_validate_json(answer.read_bytes())
+            raise (AirflowFailException if outcome.permanent else AirflowException)(outcome.error) from error
+        finally:
+            hook.on_kill()
+        marker = Outcome.model_validate_json(answer.read_bytes()).marker
+    if marker is None:
+        raise AirflowException(f"{name} ended without a commit marker; the task's log has what it printed.")
     return marker
 
 
@@ -88,7 +128,7 @@ def give_up(dag_id: str, run_id: str, conf: Mapping[str, Any], error: BaseExcept
 
     with open_ledger(load_settings()) as ledger:
         batch = ledger.load_batch(_batch_id(conf, dag_id))
-        told = isinstance(error, SluiceError | AirflowFailException)
+        told = isinstance(error, SluiceError | AirflowException)
         detail = str(error) if told else f"{type(error).__name__}: {error}"
         ledger.failed(batch, run_id, detail[:1000])
 
