@@ -88,6 +88,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -135,15 +136,21 @@ def read_contract(path: Path) -> tuple[DatasetContract | None, tuple[Problem, ..
     Raises:
         OSError: there is no such file.
     """
+    return _read(path.name, path.read_bytes())
+
+
+# By content, since files are read for each batch and change hardly ever; forked tasks find what was read before.
+@lru_cache(maxsize=256)
+def _read(name: str, content: bytes) -> tuple[DatasetContract | None, tuple[Problem, ...]]:
     try:
-        document = Marked(path.read_bytes().decode("utf-8"))
+        document = Marked(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return None, (Problem(path.name, 1, "(the whole file)", f"not UTF-8: byte {error.start} cannot be read"),)
+        return None, (Problem(name, 1, "(the whole file)", f"not UTF-8: byte {error.start} cannot be read"),)
     except NotYaml as error:
-        return None, (Problem(path.name, error.line, "(the whole file)", f"not YAML: {error}"),)
+        return None, (Problem(name, error.line, "(the whole file)", f"not YAML: {error}"),)
     contract, findings = read_values(document)
     problems = {
-        Problem(path.name, item.line or document.line(item.loc), document.field(item.loc), item.message): None
+        Problem(name, item.line or document.line(item.loc), document.field(item.loc), item.message): None
         for item in findings
     }
     return contract, tuple(sorted(problems, key=lambda problem: problem.line))

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from contracts.dataset import DatasetContract
-from contracts.errors import BadWork, Permanent, SluiceError
+from contracts.errors import BadWork, ContractError, Permanent, SluiceError
 from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
 from contracts.settings import PROJECT, Settings, load_settings
@@ -38,9 +39,12 @@ PRELOADED = (
 
 
 def preload() -> None:
-    """Import what `run_stage` needs, so that forked tasks find it loaded."""
+    """Import and read what `run_stage` needs, so that forked tasks find it loaded."""
     for name in PRELOADED:
         import_module(name)
+    # One that cannot be read is told of where it is needed.
+    with suppress(ContractError):
+        load_contracts(load_settings().contracts_dir)
 
 
 def run_stage(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping[str, Any]) -> dict[str, int]:
