@@ -33,6 +33,7 @@ SLUICE = Path(sys.executable).with_name("sluice")
 REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly servers stay together, on one worker of pytest-xdist; those on the stack come last."""
     for item in items:

@@ -141,17 +141,18 @@ def catalog(servers: Settings, spark: SparkSession) -> Catalog:
     return Catalog(servers)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture
 def contract() -> DatasetContract:
     return load_contract(PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml")
 
 
-@pytest.fixture(scope="package")
-def few_rules(contract: DatasetContract) -> DatasetContract:
+@pytest.fixture
+def few_rules() -> DatasetContract:
     """The contract with four of its rules, none of which holds rows against each other.
 
     For tests that are not about rules: planning is most of a small file's time, and grows with the rules.
     """
+    contract = load_contract(PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml")
     return contract.model_copy(update={"rules": contract.rules[:4], "negation": None})
 
 

@@ -143,7 +143,7 @@ def later_files(drop: Drop, store: JobStore, deleted: WorkItem) -> list[WorkItem
     """A correction that leaves a day, a deletion, a new file, and one that cannot be read."""
     store.delete(deleted.key)
     return [
-        drop("nyc_yellow/corrected.parquet", table(trip(total_amount=50.0), trip(trip_distance=0.0)), "2"),
+        drop("nyc_yellow/corrected.parquet", table(trip(total_amount=50.0), trip(fare_amount=-1.0)), "2"),
         deleted.model_copy(update={"version": "2", "deleted": True}),
         drop("nyc_yellow/new.parquet", table(trip(PULocationID=7))),
         drop("nyc_yellow/bad.parquet", b"no parquet"),

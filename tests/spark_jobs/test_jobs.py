@@ -86,7 +86,7 @@ def test_files_of_hostile_names_and_two_eras_reach_silver_with_their_own_rows(
 def test_marker_in_the_bucket_is_the_one_returned_and_names_the_snapshot(
     lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
 ) -> None:
-    item = drop("nyc_yellow/m.parquet", table(trip(), trip(trip_distance=0.0)))
+    item = drop("nyc_yellow/m.parquet", table(trip(), trip(fare_amount=-1.0)))
     marker = run_silver(lake, store, contract, silver_batch(item), "dag", "run")
     assert parse_marker(store.get_range("silver", marker.key, 0, 100_000)) == marker
     assert marker.snapshot_id == lake.table("silver.nyc_yellow.refs").first()["snapshot_id"]
@@ -182,7 +182,7 @@ def test_corrected_file_replaces_exactly_its_own_rows_in_every_table(
 def test_file_without_an_accepted_row_still_takes_its_old_rows_away(
     lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
 ) -> None:
-    for version, row in (("1", trip()), ("2", trip(trip_distance=0.0))):
+    for version, row in (("1", trip()), ("2", trip(fare_amount=-1.0))):
         item = drop("nyc_yellow/none.parquet", table(row), version)
         marker = run_silver(lake, store, contract, silver_batch(item))
         run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
