@@ -29,12 +29,12 @@ MONTH_ROWS = 3_000_000
 WAIT_SECONDS = 300.0
 
 
-def measure(store: Store, ledger: Ledger, file: Path) -> dict[str, float]:
+def measure(store: Store, ledger: Ledger, file: Path) -> tuple[dict[str, float], dict[str, float]]:
     """Put one file under a new key and wait for it.
 
     Returns:
         Seconds from the PUT's answer: `start` (the Spark job's start), `silver` (its commit), `gold` (the ledger
-        says done, so features and aggregate are both committed).
+        says done, so features and aggregate are both committed). And those to each point on the file's way, in order.
     """
     put = store.put_file("bronze", f"{DATASET}/bench-{uuid.uuid4().hex[:8]}/{file.name}", file)
     answered, clock = datetime.now(UTC), time.monotonic()
@@ -42,12 +42,10 @@ def measure(store: Store, ledger: Ledger, file: Path) -> dict[str, float]:
     took = time.monotonic() - clock
     if story.state is not FileState.DONE:
         raise SystemExit(f"{put.key} ended as {story.state}: {story.reason} {story.detail}")
-    at = {(passage.hop, passage.layer): passage.at for passage in story.timeline}
-    return {
-        "start": (at[Hop.STARTED, Layer.SILVER] - answered).total_seconds(),
-        "silver": (at[Hop.COMMITTED, Layer.SILVER] - answered).total_seconds(),
-        "gold": took,
-    }
+    after = {(passage.hop, passage.layer): (passage.at - answered).total_seconds() for passage in story.timeline}
+    points = {f"{layer or ''} {hop}".strip(): seconds for (hop, layer), seconds in after.items()}
+    start, silver = after[Hop.STARTED, Layer.SILVER], after[Hop.COMMITTED, Layer.SILVER]
+    return {"start": start, "silver": silver, "gold": took}, points
 
 
 def run(settings: Settings, files: int, rows: int, months: range | list[int]) -> dict[str, object]:
@@ -63,8 +61,10 @@ def run(settings: Settings, files: int, rows: int, months: range | list[int]) ->
             path.unlink()
     summary: dict[str, object] = {"rows": rows, "runs": files}
     for name in ("start", "silver", "gold"):
-        values = [item[name] for item in found]
+        values = [item[name] for item, _ in found]
         summary[name] = {"median": round(statistics.median(values), 2), "max": round(max(values), 2)}
+    points = [points for _, points in found]
+    summary["way"] = {name: round(statistics.median(each[name] for each in points), 2) for name in points[0]}
     return summary
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 from operator import and_, or_
 
@@ -15,6 +16,7 @@ from spark_jobs.matching import Layout, quoted
 
 PERIOD_START = "_period_start"
 PERIOD_END = "_period_end"
+WARNINGS = "_warnings"
 UNPARSED = "unparsed_line"
 """Reason of a line of a CSV that could not be parsed when it landed."""
 
@@ -42,19 +44,31 @@ def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> D
 
 
 def judged_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
-    """All rows, with the columns of `rejected_rows`; they are null where the contract accepts a row."""
+    """All rows, with the columns of `rejected_rows`, which are null where the contract accepts a row.
+
+    And with `_warnings: array<string>`, the codes of the rules of severity `warn` that an accepted row breaks; null
+    where the contract rejects a row.
+    """
     reasons = _reasons(contract)
     rejected = F.col("_reasons").isNotNull()
     return df.select("*", F.when(F.size(reasons) > 0, reasons).alias("_reasons")).select(
         "*",
         F.when(rejected, F.col("_reasons")[0]).alias("_reason"),
         F.when(rejected, _in_json(layout)).alias("_row"),
+        F.when(~rejected, _codes(broken_rules(contract, Severity.WARN))).alias(WARNINGS),
     )
 
 
 def _reasons(contract: DatasetContract) -> SparkColumn:
     parsed = ~F.col(UNPARSED_LINE)
     tests = {UNPARSED: ~parsed} | {code: parsed & test for code, test in _failures(contract).items()}
+    return _codes(tests)
+
+
+def _codes(tests: Mapping[str, SparkColumn]) -> SparkColumn:
+    """The codes of the tests that are true of a row."""
+    if not tests:
+        return F.array().cast("array<string>")
     return F.array_compact(F.array(*(F.when(test, F.lit(code)) for code, test in tests.items())))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 
@@ -71,6 +72,15 @@ def evaluated(df: DataFrame) -> DataFrame:
     is not deterministic, as long as somebody uses it.
     """
     return df.select("*", F.monotonically_increasing_id().alias(ONCE)).where(F.col(ONCE) >= 0)
+
+
+def with_new(df: DataFrame, columns: Mapping[str, SparkColumn]) -> DataFrame:
+    """The same rows with further columns. `withColumns` would do, but Spark Connect analyses the plan for each of them.
+
+    Args:
+        columns: by names that `df` does not have yet.
+    """
+    return df.select("*", *(column.alias(name) for name, column in columns.items()))
 
 
 def _raw(source: FileColumn) -> SparkColumn:

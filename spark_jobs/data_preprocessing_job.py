@@ -32,7 +32,7 @@ from spark_jobs.scan import find_unreadable
 from spark_jobs.session import spark_errors
 from spark_jobs.splitting import split_rows
 from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec
-from spark_jobs.tally import count_reasons, count_warnings, may_refuse, too_many
+from spark_jobs.tally import Tally, count_reasons, may_refuse, tally_at, tally_of, too_many
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,13 @@ def run(
         accepted, refused = check_files(store, contract, batch)
         gone, there = check_deleted(store, batch)
         refused += there
+        tally = None
         if silver not in commits and (accepted or gone):
-            accepted, more = _write(job, accepted, gone, tables)
+            accepted, more, tally = _write(job, accepted, gone, tables)
             refused += more
             commits = commits_of(lake.tables(*tables), batch.batch_id)
         counted, more = _count(job, accepted, commits)
-        counted = _told(job, accepted, counted, commits)
+        counted = _told(job, accepted, counted, commits, tally)
     refused += more
     # Without a commit their rows are still there, and the next attempt takes them back.
     counted += [result(item) for item in gone if silver in commits]
@@ -108,14 +109,15 @@ def run(
 
 def _write(
     job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
-) -> tuple[list[Accepted], list[Refused]]:
+) -> tuple[list[Accepted], list[Refused], Tally | None]:
     """Commit the files and deletions; files that turn out to be unreadable or replaced meanwhile are left out."""
     refused: list[Refused] = []
+    tally = None
     while files or gone:
         try:
             with spark_errors(f"writing batch {job.batch.batch_id} to {job.contract.silver.name}"):
-                files, changed = _write_once(job, files, gone, tables)
-            return files, refused + changed
+                files, changed, tally = _write_once(job, files, gone, tables)
+            return files, refused + changed, tally
         except ScanFailed as error:
             # Before the check of the versions, as at first; the rejects may hold a commit of this very job by now.
             tables = job.lake.tables(*tables)
@@ -125,32 +127,37 @@ def _write(
                 raise JobFailed(f"{error.message} Read again, every file is fine.") from error
             refused += bad
             files = _without(files, bad)
-    return files, refused
+    return files, refused, tally
 
 
 def _write_once(
     job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
-) -> tuple[list[Accepted], list[Refused]]:
+) -> tuple[list[Accepted], list[Refused], Tally | None]:
     rows = split_rows(job.spark, job.contract, files)
-    _replace(job, rows.rejected, job.contract.rejects_table, files, gone, tables)
+    with ThreadPoolExecutor(1) as pool:
+        keys = [file.item.key for file in files]
+        counting = pool.submit(tally_of, rows.told, keys) if rows.told is not None else None
+        _replace(job, rows.rejected, job.contract.rejects_table, files, gone, tables)
+        tally = counting.result() if counting else None
     # 1. The rejects are durable; nobody counts them before the main table's commit.
     changed = list(check_versions(job.store, [file.item for file in files]).values())
-    spoilt = _spoilt(job, _without(files, changed))
+    spoilt = _spoilt(job, _without(files, changed), tally)
     if changed or spoilt:
         files = _without(files, changed + spoilt)
         rows = split_rows(job.spark, job.contract, files)
     if files or gone:
         _replace(job, rows.accepted, job.contract.silver.name, files, gone, tables)
         # 2. The one commit that counts is durable, under the batch's id.
-    return files, changed + spoilt
+    return files, changed + spoilt, tally
 
 
-def _spoilt(job: _Job, files: Sequence[Accepted]) -> list[Refused]:
+def _spoilt(job: _Job, files: Sequence[Accepted], tally: Tally | None = None) -> list[Refused]:
     """Those of which the contract says that too many rows fail; the rejects of the batch are committed."""
     if not files or not may_refuse(job.contract):
         return []
     commit = commits_of(job.lake.tables(job.contract.rejects_table), job.batch.batch_id)[job.contract.rejects_table]
-    reasons = count_reasons(job.spark, job.contract, commit, [file.item.key for file in files])
+    keys = [file.item.key for file in files]
+    reasons = tally.reasons if tally else count_reasons(job.spark, job.contract, commit, keys)
     rejected = _rows_by_key(job, files, {job.contract.rejects_table: commit})[job.contract.rejects_table]
     found = []
     for file in files:
@@ -161,22 +168,23 @@ def _spoilt(job: _Job, files: Sequence[Accepted]) -> list[Refused]:
 
 
 def _told(
-    job: _Job, files: Sequence[Accepted], counted: list[SourceResult], commits: Mapping[str, Snapshot]
+    job: _Job,
+    files: Sequence[Accepted],
+    counted: list[SourceResult],
+    commits: Mapping[str, Snapshot],
+    tally: Tally | None,
 ) -> list[SourceResult]:
     """The results with what there is to say of the rows: reasons of the rejected, warnings, columns kept aside."""
-    silver, rejects = commits.get(job.contract.silver.name), commits.get(job.contract.rejects_table)
-    keys = [source.key for source in counted]
-    with ThreadPoolExecutor(2) as pool:
-        of_rejects = pool.submit(count_reasons, job.spark, job.contract, rejects, keys)
-        of_silver = pool.submit(count_warnings, job.spark, job.contract, silver, keys)
-        reasons, warnings = of_rejects.result(), of_silver.result()
+    if tally is None:
+        silver, rejects = commits.get(job.contract.silver.name), commits.get(job.contract.rejects_table)
+        tally = tally_at(job.spark, job.contract, silver, rejects, [source.key for source in counted])
     layouts = {file.item.key: file.layout for file in files}
     return [
         SourceResult.model_validate(
             source.model_dump()
             | {
-                "reasons": reasons.get(source.key, {}),
-                "warnings": warnings.get(source.key, {}),
+                "reasons": tally.reasons.get(source.key, {}),
+                "warnings": tally.warnings.get(source.key, {}),
                 "rescued": tuple(column.name for column in layouts[source.key].extras),
                 "left_out": layouts[source.key].unreadable,
             }

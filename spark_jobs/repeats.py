@@ -70,6 +70,15 @@ def find_repeats(
     return F.broadcast(spark.createDataFrame(marks)) if marks.num_rows else None
 
 
+def with_repeats(df: DataFrame, contract: DatasetContract) -> DataFrame:
+    """Rows as `conform` makes them, with `_copy` and `_negated` as `find_repeats` has them, in the same scan.
+
+    Without a shuffle where the rows are one partition.
+    """
+    keyed = df.select("*", *(key.alias(name) for name, key in _keys(contract).items()))
+    return keyed.select("*", *_numbers()).drop(_GROUP, _SIGN, _WHOLE)
+
+
 def mark_repeats(df: DataFrame, repeats: DataFrame | None) -> DataFrame:
     """The same rows with `_copy` and `_negated`, as `find_repeats` tells of those with their `_row_id`."""
     if repeats is None:
@@ -127,14 +136,15 @@ def _hash(values: list[Column]) -> Column:
 
 
 def _numbered(keyed: DataFrame) -> DataFrame:
+    return keyed.select(ROW_ID, *_numbers()).where((F.col(COPY) > 0) | F.col(NEGATED))
+
+
+def _numbers() -> list[Column]:
     group = Window.partitionBy(_GROUP)
     # Within a group, so that one shuffle does for both.
     equal = Window.partitionBy(_GROUP, _WHOLE).orderBy(ROW_ID)
-    numbers = {
-        COPY: (F.row_number().over(equal) - 1).cast("int"),
-        NEGATED: (F.min(_SIGN).over(group) < 0) & (F.max(_SIGN).over(group) > 0),
-    }
-    return keyed.withColumns(numbers).select(ROW_ID, COPY, NEGATED).where((F.col(COPY) > 0) | F.col(NEGATED))
+    negated = (F.min(_SIGN).over(group) < 0) & (F.max(_SIGN).over(group) > 0)
+    return [(F.row_number().over(equal) - 1).cast("int").alias(COPY), negated.alias(NEGATED)]
 
 
 def _numbered_here(keyed: pd.DataFrame) -> pa.Table:

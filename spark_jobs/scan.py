@@ -16,7 +16,7 @@ from spark_jobs.conform import as_it_came, conform
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
 from spark_jobs.matching import Layout
 from spark_jobs.preflight import GLOB_SIGNS, Accepted
-from spark_jobs.repeats import find_repeats, mark_repeats, wanted
+from spark_jobs.repeats import find_repeats, mark_repeats, wanted, with_repeats
 from spark_jobs.session import spark_errors
 
 ORIGIN = (SOURCE_ID, SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
@@ -26,11 +26,15 @@ _TYPES = ("string", "string", "string", "timestamp_ntz", "timestamp_ntz")
 
 
 def scan_files(
-    spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]
+    spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted], few: bool = False
 ) -> list[tuple[Layout, DataFrame]]:
     """The conformed rows of some files (see `conform`), with the columns of `ORIGIN`.
 
-    Where a rule asks for them, with `_copy` and `_negated` (see `find_repeats`); the rows are read for that.
+    Where a rule asks for them, with `_copy` and `_negated` (see `find_repeats`); unless the rows are few, they are read
+    for that.
+
+    Args:
+        few: the rows of a layout are one partition.
 
     Returns:
         A layout and its rows for each scan; files of one layout are read by one.
@@ -38,14 +42,20 @@ def scan_files(
     Raises:
         JobFailed: Spark names a file that was not asked for.
     """
-    return [(layout, _scan(spark, contract, layout, group)) for layout, group in _by_layout(files).items()]
+    return [(layout, _scan(spark, contract, layout, group, few)) for layout, group in _by_layout(files).items()]
 
 
-def _scan(spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted]) -> DataFrame:
+def _scan(
+    spark: SparkSession, contract: DatasetContract, layout: Layout, files: Sequence[Accepted], few: bool
+) -> DataFrame:
     columns = contract.silver.columns
     raw = _with_origin(spark, contract, layout, files)
+    if few:
+        raw = raw.coalesce(1)
     if not wanted(contract):
         return conform(raw, columns, layout, keep=ORIGIN)
+    if few:
+        return with_repeats(conform(raw, columns, layout, keep=(*ORIGIN, ROW_ID)), contract)
     repeats = find_repeats(spark, contract, layout, raw, sum(file.rows for file in files))
     return mark_repeats(conform(raw, columns, layout, keep=(*ORIGIN, ROW_ID)), repeats)
 

@@ -10,14 +10,16 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
-from spark_jobs.checks import accepted_rows, judged_rows, rejected_rows
+from spark_jobs.checks import WARNINGS, accepted_rows, judged_rows, rejected_rows
+from spark_jobs.lake import SOURCE_ID
 from spark_jobs.preflight import Accepted
 from spark_jobs.scan import scan_files
 from spark_jobs.tables import rejects_spec, silver_spec, union
 from spark_jobs.transforms.loading import load_transforms
 
 _FEW_ROWS = 20_000
-"""So many rows are judged once, and the executors hold them for both writes; of more, each write judges all.
+"""So many rows are judged once, in one partition, and an executor holds them for all that is done with them; of more,
+each write judges all.
 
 Planning is most of a small file's time, so one large plan is better than two (measured: 3,000 rows into silver in 2.4 s
 instead of 3.9 s). What is most of a large one's is work, and what is held costs more of that than what is read again.
@@ -30,6 +32,8 @@ class Split:
 
     accepted: DataFrame
     rejected: DataFrame
+    told: DataFrame | None = None
+    """Where the rows are held: `_source_id`, `_reasons` and `_warnings` of each; see `tally.tally_of`."""
 
 
 def split_rows(spark: SparkSession, contract: DatasetContract, files: Sequence[Accepted]) -> Split:
@@ -39,14 +43,19 @@ def split_rows(spark: SparkSession, contract: DatasetContract, files: Sequence[A
         JobFailed, ScanFailed: as reading does.
     """
     clean = load_transforms(contract).clean
-    frames = [(layout, clean(rows)) for layout, rows in scan_files(spark, contract, files)]
+    few = 0 < sum(file.rows for file in files) <= _FEW_ROWS
+    frames = [(layout, clean(rows)) for layout, rows in scan_files(spark, contract, files, few)]
     silver, rejects = silver_spec(contract), rejects_spec(contract)
-    if not 0 < sum(file.rows for file in files) <= _FEW_ROWS:
+    if not few:
         accepted = [accepted_rows(rows, contract) for _, rows in frames]
         rejected = [rejected_rows(rows, contract, layout) for layout, rows in frames]
         return Split(union(spark, silver, accepted), union(spark, rejects, rejected))
-    names = list(dict.fromkeys((*silver.names, *rejects.names)))
+    names = list(dict.fromkeys((*silver.names, *rejects.names, WARNINGS)))
     judged = [judged_rows(rows, contract, layout).select(*names) for layout, rows in frames]
     held = reduce(DataFrame.unionByName, judged).localCheckpoint()
     failed = F.col("_reasons").isNotNull()
-    return Split(held.where(~failed).select(*silver.names), held.where(failed).select(*rejects.names))
+    return Split(
+        held.where(~failed).select(*silver.names),
+        held.where(failed).select(*rejects.names),
+        held.select(SOURCE_ID, "_reasons", WARNINGS),
+    )

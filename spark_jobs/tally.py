@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -14,6 +17,44 @@ from spark_jobs.tables import rows_at
 
 Counts = dict[str, dict[str, int]]
 """Key of a file to code to rows."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What there is to say of the rows of some files."""
+
+    reasons: Counts
+    """Rows that were rejected for each reason; a row counts for every reason that it has."""
+    warnings: Counts
+    """Accepted rows that break each rule of severity `warn`."""
+
+
+def tally_of(told: DataFrame, keys: Sequence[str]) -> Tally:
+    """What there is to say of a few rows, whose codes are columns by now.
+
+    Args:
+        told: `_source_id`, `_reasons` and `_warnings` of each row, as `judged_rows` makes them.
+        keys: of the files that they come from.
+    """
+    reasons, warnings = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for source, failed, warned in told.collect():
+        reasons.update((source, code) for code in failed or ())
+        warnings.update((source, code) for code in warned or ())
+    return Tally(*(_by_key(keys, [(*of, rows) for of, rows in found.items()]) for found in (reasons, warnings)))
+
+
+def tally_at(
+    spark: SparkSession,
+    contract: DatasetContract,
+    silver: Snapshot | None,
+    rejects: Snapshot | None,
+    keys: Sequence[str],
+) -> Tally:
+    """What there is to say of the rows in a batch's commits to silver and to the rejects, two queries side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        reasons = pool.submit(count_reasons, spark, contract, rejects, keys)
+        warnings = pool.submit(_count_warnings, spark, contract, silver, keys)
+        return Tally(reasons.result(), warnings.result())
 
 
 def count_reasons(
@@ -31,7 +72,7 @@ def count_reasons(
     return _by_key(keys, [(row[0], row[1], row[2]) for row in found])
 
 
-def count_warnings(
+def _count_warnings(
     spark: SparkSession, contract: DatasetContract, silver: Snapshot | None, keys: Sequence[str]
 ) -> Counts:
     """How many accepted rows of each file break each rule of severity `warn`.

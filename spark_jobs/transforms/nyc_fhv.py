@@ -8,6 +8,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from spark_jobs.conform import with_new
 from spark_jobs.transforms.trip_times import mean_duration_minutes, moments, of_moments
 
 _BASES = ("dispatching_base_num", "affiliated_base_number")
@@ -31,14 +32,13 @@ def features(df: DataFrame) -> DataFrame:
         With the features of the times, `is_same_zone` (null where a zone is) and `is_shared` (never null).
     """
     pickup, dropoff = (F.unix_timestamp(F.col(name)) for name in ("pickup_datetime", "dropoff_datetime"))
-    return df.withColumns(
-        {
-            **moments(),
-            "duration_seconds": dropoff - pickup,
-            "is_same_zone": F.col("pickup_location_id") == F.col("dropoff_location_id"),
-            "is_shared": F.coalesce(F.col("sr_flag") == 1, F.lit(False)),
-        }
-    ).withColumns(of_moments())
+    first = {
+        **moments(),
+        "duration_seconds": dropoff - pickup,
+        "is_same_zone": F.col("pickup_location_id") == F.col("dropoff_location_id"),
+        "is_shared": F.coalesce(F.col("sr_flag") == 1, F.lit(False)),
+    }
+    return with_new(with_new(df, first), of_moments())
 
 
 def aggregate(df: DataFrame) -> DataFrame:

@@ -12,7 +12,7 @@ from operator import add, or_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.conform import ONCE, evaluated
+from spark_jobs.conform import ONCE, evaluated, with_new
 from spark_jobs.transforms.trip_times import is_weekend, mean_duration_minutes, moments, of_moments
 
 # The TLC's rush-hour surcharge: 16:00 to 20:00 on weekdays.
@@ -73,14 +73,9 @@ def _with_time_passed(df: DataFrame) -> DataFrame:
         {_ODD_HOUR: F.col(_SUNDAY).cast("bigint") * _DAY + F.when(spring, 2 * _HOUR).when(fall, _HOUR)},
         _time_passed(F.col(_PICKUP), F.col(_DROPOFF), F.col(_ODD_HOUR)),
     )
-    made = reduce(_with, steps, df)
+    made = reduce(with_new, steps, df)
     # The rules use the duration several times, and the optimizer would write all of its steps into each.
     return evaluated(made).drop(ONCE, _PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR)
-
-
-def _with(df: DataFrame, columns: dict[str, Column]) -> DataFrame:
-    """With new columns. `withColumns` would do, but Spark Connect analyses the whole plan for each of them."""
-    return df.select("*", *(column.alias(name) for name, column in columns.items()))
 
 
 def _time_passed(pickup: Column, dropoff: Column, odd_hour: Column) -> dict[str, Column]:
@@ -120,31 +115,29 @@ def features(df: DataFrame) -> DataFrame:
     miles = F.col("trip_distance").cast("double")
     seconds = F.col("duration_seconds").cast("double")
     fare = F.col("fare_amount").cast("double")
-    return df.withColumns(
-        {
-            **times,
-            "day_of_month": F.dayofmonth(times["pickup_date"]),
-            "month": F.month(times["pickup_date"]),
-            "is_same_zone": F.col("pickup_location_id") == F.col("dropoff_location_id"),
-            "is_airport": F.col("pickup_location_id").isin(*_AIRPORTS) | F.col("dropoff_location_id").isin(*_AIRPORTS),
-            "log_distance": F.when(miles >= 0, F.ln(miles + 1)),
-            "distance_bucket": reduce(add, ((miles >= bound).cast("int") for bound in _BUCKETS)),
-            "log_fare": F.when(fare >= 0, F.ln(fare + 1)),
-        }
-    ).withColumns(
-        {
-            **of_moments(),
-            "is_holiday": _is_holiday(),
-            "is_rush_hour": ~is_weekend() & F.col("hour_of_day").between(_RUSH_FROM, _RUSH_TO - 1),
-            "speed_mph": F.try_divide(miles * 3600, seconds),
-            "miles_per_minute": F.try_divide(miles * 60, seconds),
-            "fare_per_mile": F.try_divide(fare, miles),
-            "fare_per_minute": F.try_divide(fare * 60, seconds),
-            "tip_share": _share_of_total("tip_amount"),
-            "tolls_share": _share_of_total("tolls_amount"),
-            "borough_pair": F.concat(F.col("pickup_borough"), F.lit("-"), F.col("dropoff_borough")),
-        }
-    )
+    first = {
+        **times,
+        "day_of_month": F.dayofmonth(times["pickup_date"]),
+        "month": F.month(times["pickup_date"]),
+        "is_same_zone": F.col("pickup_location_id") == F.col("dropoff_location_id"),
+        "is_airport": F.col("pickup_location_id").isin(*_AIRPORTS) | F.col("dropoff_location_id").isin(*_AIRPORTS),
+        "log_distance": F.when(miles >= 0, F.ln(miles + 1)),
+        "distance_bucket": reduce(add, ((miles >= bound).cast("int") for bound in _BUCKETS)),
+        "log_fare": F.when(fare >= 0, F.ln(fare + 1)),
+    }
+    then = {
+        **of_moments(),
+        "is_holiday": _is_holiday(),
+        "is_rush_hour": ~is_weekend() & F.col("hour_of_day").between(_RUSH_FROM, _RUSH_TO - 1),
+        "speed_mph": F.try_divide(miles * 3600, seconds),
+        "miles_per_minute": F.try_divide(miles * 60, seconds),
+        "fare_per_mile": F.try_divide(fare, miles),
+        "fare_per_minute": F.try_divide(fare * 60, seconds),
+        "tip_share": _share_of_total("tip_amount"),
+        "tolls_share": _share_of_total("tolls_amount"),
+        "borough_pair": F.concat(F.col("pickup_borough"), F.lit("-"), F.col("dropoff_borough")),
+    }
+    return with_new(with_new(df, first), then)
 
 
 def aggregate(df: DataFrame) -> DataFrame:
