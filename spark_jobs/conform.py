@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
 
@@ -81,6 +81,20 @@ def with_new(df: DataFrame, columns: Mapping[str, SparkColumn]) -> DataFrame:
         columns: by names that `df` does not have yet.
     """
     return df.select("*", *(column.alias(name) for name, column in columns.items()))
+
+
+def with_other(df: DataFrame, columns: Mapping[str, SparkColumn]) -> DataFrame:
+    """The same rows with other values in columns that `df` has; they come last."""
+    return df.select(_all_but(columns), *(column.alias(name) for name, column in columns.items()))
+
+
+def without(df: DataFrame, *names: str) -> DataFrame:
+    """The same rows without some columns. `drop` would do, but Spark Connect analyses the plan for each of them."""
+    return df.select(_all_but(names))
+
+
+def _all_but(names: Iterable[str]) -> SparkColumn:
+    return F.expr(f"* EXCEPT ({', '.join(quoted(name) for name in names)})")
 
 
 def _raw(source: FileColumn) -> SparkColumn:

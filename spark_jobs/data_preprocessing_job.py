@@ -17,6 +17,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, JobFailed, ScanFailed
@@ -202,7 +203,7 @@ def _replace(
     tables: Mapping[str, LakeTable],
 ) -> None:
     sources = [source_id(item.key) for item in (*(file.item for file in files), *gone)]
-    replace_rows(rows, table, SOURCE_ID, sources, job.batch.batch_id, tables[table].current_id)
+    replace_rows(rows, table, F.col(SOURCE_ID).isin(sources), job.batch.batch_id, tables[table].current_id)
 
 
 def _count(

@@ -6,8 +6,11 @@ By hand: spark-submit spark_jobs/feature_engineering_job.py --year 2025 [--month
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from calendar import monthrange
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
 from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +72,7 @@ def run(
             commits |= commits_of(tables, batch.batch_id)
         commit, written = commits.get(features), tables[features]
         if commit is not None and aggregate not in commits:
-            _write_aggregate(spark, contract, references, batch, commit, written, tables[aggregate].current_id)
+            _write_aggregate(spark, contract, references, batch, commit, written, tables[aggregate])
         results = _results(contract, batch, items, held, commit, written)
     marker = CommitMarker(
         layer=Layer.GOLD,
@@ -105,10 +108,11 @@ def _write_features(
 ) -> None:
     spec = features_spec(contract)
     sources = [source_id(item.key) for item in items]
-    rows = rows_at(spark, contract.silver.name, silver_at).where(F.col(SOURCE_ID).isin(sources))
+    chosen = F.col(SOURCE_ID).isin(sources)
+    rows = rows_at(spark, contract.silver.name, silver_at).where(chosen)
     names = spec.names
     frame = load_transforms(contract).features(references.join(rows, names)).select(*names)
-    replace_rows(frame, spec.name, SOURCE_ID, sources, batch.batch_id, base)
+    replace_rows(frame, spec.name, chosen, batch.batch_id, base)
 
 
 def _write_aggregate(
@@ -118,21 +122,34 @@ def _write_aggregate(
     batch: Batch,
     commit: Snapshot,
     features: LakeTable,
-    base: int | None,
+    aggregate: LakeTable,
 ) -> None:
     """Recompute the aggregate for the values that the batch's rows have, or had before its commit.
 
     Both come from the features' snapshots, so a re-run after a crash between the two commits finds the old ones too.
+    The other days of a month stay as they are in the snapshot that the commit is fenced by.
     """
-    spec, by = aggregate_spec(contract), contract.aggregate_by
+    spec, by, base = aggregate_spec(contract), F.col(contract.aggregate_by), aggregate.current_id
     values = _touched(spark, contract, batch, commit, features)
     if not values:
         return
-    current = spark.table(contract.features.name).where(F.col(by).isin(values))
+    current, names = spark.table(contract.features.name).where(by.isin(values)), spec.names
+    frame = references.join(load_transforms(contract).aggregate(current), names).select(*names)
+    replaced = by.isin(values)
+    if spec.monthly:
+        days = days_of_their_months(values)
+        replaced = reduce(or_, (by.between(month[0], month[-1]) for month in days))
+        others = {day for month in days for day in month} - set(values)
+        if base is not None and aggregate.holds(base, contract.aggregate_by, others):
+            frame = frame.union(rows_at(spark, spec.name, base).where(by.isin(others)).select(*names))
     # One task writes all partitions: a day is a few thousand rows.
-    names = spec.names
-    frame = references.join(load_transforms(contract).aggregate(current), names).select(*names).coalesce(1)
-    replace_rows(frame, spec.name, by, values, batch.batch_id, base)
+    replace_rows(frame.coalesce(1), spec.name, replaced, batch.batch_id, base)
+
+
+def days_of_their_months(days: Iterable[date]) -> list[list[date]]:
+    """All days of each month that one of the days is in, in order."""
+    months = sorted({(day.year, day.month) for day in days})
+    return [[date(*month, 1 + day) for day in range(monthrange(*month)[1])] for month in months]
 
 
 def _touched(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
 from contracts.errors import JobFailed
@@ -216,6 +217,21 @@ def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
     assert [(row.pickup_date, row.trips) for row in aggregate(lake)] == [(PICKUP.date(), 1)]
 
 
+def test_correction_of_one_day_keeps_the_other_days_of_its_month_and_a_month_is_one_file(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    days = {name: PICKUP.replace(month=month, day=day) for name, month, day in (("a", 1, 1), ("b", 1, 31), ("c", 2, 1))}
+    found = []
+    for name, day, rows in (*((name, day, 1) for name, day in days.items()), ("b", days["b"], 2)):
+        moved = trip(tpep_pickup_datetime=day, tpep_dropoff_datetime=day + timedelta(minutes=30))
+        item = drop(f"nyc_yellow/{name}.parquet", table(*[moved] * rows), str(rows))
+        marker = run_silver(lake, store, contract, silver_batch(item))
+        run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
+        found.append({row.pickup_date.isoformat()[5:]: row.trips for row in aggregate(lake)})
+    assert found[2:] == [{"01-01": 1, "01-31": 1, "02-01": 1}, {"01-01": 1, "01-31": 2, "02-01": 1}]
+    assert lake.table("gold.nyc_yellow_zone_hour.files").count() == 2
+
+
 def test_rows_of_one_file_that_are_years_apart_reach_and_leave_the_aggregate(
     lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
 ) -> None:
@@ -259,7 +275,7 @@ def test_job_that_was_overtaken_cannot_commit_older_rows(
     stale = lake.table("silver.nyc_yellow").localCheckpoint()
     run_silver(lake, store, contract, silver_batch(drop(key, table(trip(), trip()), "2")))
     with pytest.raises(JobFailed, match="ValidationException"), spark_errors("writing"):
-        replace_rows(stale, "silver.nyc_yellow", "_source_id", [source_id(key)], "zombie", base)
+        replace_rows(stale, "silver.nyc_yellow", F.col("_source_id") == source_id(key), "zombie", base)
     assert count_by_key(lake, "silver.nyc_yellow") == {key: 2}
 
 
@@ -271,7 +287,7 @@ def test_job_that_was_overtaken_cannot_commit_to_a_table_that_was_empty_when_it_
     for name in ("silver.nyc_yellow", "silver.nyc_yellow_rejects"):
         stale = lake.table(name).localCheckpoint()
         with pytest.raises(JobFailed, match="ValidationException"), spark_errors("writing"):
-            replace_rows(stale, name, "_source_id", [source_id(key)], "zombie", None)
+            replace_rows(stale, name, F.col("_source_id") == source_id(key), "zombie", None)
     assert count_by_key(lake, "silver.nyc_yellow") == count_by_key(lake, "silver.nyc_yellow_rejects") == {key: 1}
 
 
