@@ -11,20 +11,22 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from contracts.dataset import Column, DatasetContract, Severity
-from spark_jobs.conform import BAD, LACKING, RAW, UNPARSED_LINE
+from spark_jobs.conform import BAD, RAW, UNPARSED_LINE, may_be_bad
 from spark_jobs.matching import Layout, quoted
 
 PERIOD_START = "_period_start"
 PERIOD_END = "_period_end"
 WARNINGS = "_warnings"
+_FAILED = "_failed"
+"""The codes of all that a row fails. A column of its own: used several times, it is computed once."""
 UNPARSED = "unparsed_line"
 """Reason of a line of a CSV that could not be parsed when it landed."""
 
 
-def accepted_rows(df: DataFrame, contract: DatasetContract) -> DataFrame:
+def accepted_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
     """The rows that the contract accepts, with the columns of `df`; see `rejected_rows` for the others."""
     # Not the negation of "any fails": the optimizer turns that around in as many rounds as there are tests.
-    return df.where(reduce(and_, (~test for test in _tests(contract))))
+    return df.where(reduce(and_, (~test for test in _tests(contract, layout)), F.lit(True)))
 
 
 def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
@@ -40,7 +42,7 @@ def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> D
     Returns:
         With `_reason: string`, `_reasons: array<string>` and `_row: string`, the row as it came, in JSON.
     """
-    return judged_rows(df.where(reduce(or_, _tests(contract))), contract, layout)
+    return judged_rows(df.where(reduce(or_, _tests(contract, layout), F.lit(False))), contract, layout)
 
 
 def judged_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
@@ -49,20 +51,20 @@ def judged_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> Dat
     And with `_warnings: array<string>`, the codes of the rules of severity `warn` that an accepted row breaks; null
     where the contract rejects a row.
     """
-    reasons = _reasons(contract)
-    rejected = F.col("_reasons").isNotNull()
-    return df.select("*", F.when(F.size(reasons) > 0, reasons).alias("_reasons")).select(
+    codes = F.col(_FAILED)
+    rejected = F.size(codes) > 0
+    return df.select("*", _reasons(contract, layout).alias(_FAILED)).select(
         "*",
-        F.when(rejected, F.col("_reasons")[0]).alias("_reason"),
+        F.when(rejected, codes).alias("_reasons"),
+        F.when(rejected, codes[0]).alias("_reason"),
         F.when(rejected, _in_json(layout)).alias("_row"),
         F.when(~rejected, _codes(broken_rules(contract, Severity.WARN))).alias(WARNINGS),
     )
 
 
-def _reasons(contract: DatasetContract) -> SparkColumn:
-    parsed = ~F.col(UNPARSED_LINE)
-    tests = {UNPARSED: ~parsed} | {code: parsed & test for code, test in _failures(contract).items()}
-    return _codes(tests)
+def _reasons(contract: DatasetContract, layout: Layout) -> SparkColumn:
+    codes = _codes(_failures(contract, layout))
+    return F.when(F.col(UNPARSED_LINE), F.array(F.lit(UNPARSED))).otherwise(codes) if layout.unparsed else codes
 
 
 def _codes(tests: Mapping[str, SparkColumn]) -> SparkColumn:
@@ -77,31 +79,32 @@ def _in_json(layout: Layout) -> SparkColumn:
     return F.to_json(raw, {"ignoreNullFields": "false"})
 
 
-def _failures(contract: DatasetContract) -> dict[str, SparkColumn]:
+def _failures(contract: DatasetContract, layout: Layout) -> dict[str, SparkColumn]:
     """Code to a condition that is true, never null, for a row that fails."""
     failures = {}
     for column in contract.silver.columns:
-        bad = F.lit(False) if column.derived else F.col(BAD + column.name)
-        if not column.derived:
+        null, bad = F.col(column.name).isNull(), F.col(BAD + column.name)
+        can_be_bad = may_be_bad(column, layout)
+        if can_be_bad:
             failures[f"bad_{column.name}"] = bad
-        if column.required:
-            failures[f"null_{column.name}"] = ~bad & _missing(column)
+        if _must_be_there(column, layout):
+            failures[f"null_{column.name}"] = ~bad & null if can_be_bad else null
     return failures | broken_rules(contract, Severity.REJECT, Severity.REFUSE)
 
 
-def _missing(column: Column) -> SparkColumn:
-    null = F.col(column.name).isNull()
-    return null if column.derived else null & ~F.col(LACKING + column.name)
+def _must_be_there(column: Column, layout: Layout) -> bool:
+    """Whether a null is a failure: where the file lacks a column that it may lack, all values are null."""
+    return column.required and (column.derived or layout.source_of(column.name) is not None)
 
 
-def _tests(contract: DatasetContract) -> list[SparkColumn]:
+def _tests(contract: DatasetContract, layout: Layout) -> list[SparkColumn]:
     """One of them is true when any of the failures is, in fewer steps; none is ever null."""
-    tests = [F.col(UNPARSED_LINE)]
+    tests = [F.col(UNPARSED_LINE)] if layout.unparsed else []
     for column in contract.silver.columns:
-        if column.required:
-            tests.append(_missing(column))
+        if _must_be_there(column, layout):
+            tests.append(F.col(column.name).isNull())
         # Without a filling, a required value that is bad is null too.
-        if not column.derived and not (column.required and column.fill_null is None):
+        if may_be_bad(column, layout) and not (column.required and column.fill_null is None):
             tests.append(F.col(BAD + column.name))
     return [*tests, *broken_rules(contract, Severity.REJECT, Severity.REFUSE).values()]
 

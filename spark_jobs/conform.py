@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 
@@ -16,7 +16,6 @@ from spark_jobs.footers import FileColumn
 from spark_jobs.matching import Layout, quoted
 
 BAD = "_bad_"
-LACKING = "_lacking_"
 RESCUED = "_rescued"
 UNPARSED_LINE = "_unparsed_line"
 RAW = "_raw:"
@@ -34,11 +33,11 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
         keep: further columns of `df` that are handed on as they are.
 
     Returns:
-        The contract's columns but for derived ones; for each a `_bad_<column>: boolean`, true when a value was there
-        but could not be cast or is no known code, and for each required one a `_lacking_<column>: boolean`, true when
-        the file does not have it (its rows then hold null); `_rescued: string`, what the row says in columns that no
-        contract column names, as a JSON object without nulls, or null; `_unparsed_line: boolean`, true for a line of a
-        CSV that could not be parsed; the row as it came, its columns named `_raw:<name>`; and those of `keep`.
+        The contract's columns but for derived ones; for each that `may_be_bad` a `_bad_<column>: boolean`, true when a
+        value was there but could not be cast or is no known code; `_rescued: string`, what the row says in columns that
+        no contract column names, as a JSON object without nulls, or null; where the layout has lines of a CSV that
+        could not be parsed, `_unparsed_line: boolean`, true for these; the row as it came, its columns named
+        `_raw:<name>`; and those of `keep`.
     """
     columns = tuple(column for column in columns if not column.derived)
     sources = {column.name: layout.source_of(column.name) for column in columns}
@@ -46,10 +45,9 @@ def conform(df: DataFrame, columns: tuple[Column, ...], layout: Layout, keep: tu
     return evaluated(cast).select(
         *(_raw(item) for item in layout.columns),
         *(_filled(column, F.col(column.name)).alias(column.name) for column in columns),
-        *(_is_bad(column, sources[column.name]) for column in columns),
-        *(F.lit(sources[column.name] is None).alias(LACKING + column.name) for column in columns if column.required),
+        *(_is_bad(column, source) for column in columns if (source := _source_of_bad(column, layout))),
         _rescued(layout.extras),
-        (F.lit(False) if layout.unparsed is None else _raw(layout.unparsed).isNotNull()).alias(UNPARSED_LINE),
+        *([_raw(layout.unparsed).isNotNull().alias(UNPARSED_LINE)] if layout.unparsed else []),
         *keep,
     )
 
@@ -71,7 +69,8 @@ def evaluated(df: DataFrame) -> DataFrame:
     the 8,000 bytes that the JVM compiles (measured: 3 to 5 times the CPU time). It copies nothing past a column that
     is not deterministic, as long as somebody uses it.
     """
-    return df.select("*", F.monotonically_increasing_id().alias(ONCE)).where(F.col(ONCE) >= 0)
+    # Not a select: here Spark Connect analyses what is below, and a deep plan in parts faster than as a whole.
+    return df.withColumn(ONCE, F.monotonically_increasing_id()).where(F.col(ONCE) >= 0)
 
 
 def with_new(df: DataFrame, columns: Mapping[str, SparkColumn]) -> DataFrame:
@@ -81,20 +80,6 @@ def with_new(df: DataFrame, columns: Mapping[str, SparkColumn]) -> DataFrame:
         columns: by names that `df` does not have yet.
     """
     return df.select("*", *(column.alias(name) for name, column in columns.items()))
-
-
-def with_other(df: DataFrame, columns: Mapping[str, SparkColumn]) -> DataFrame:
-    """The same rows with other values in columns that `df` has; they come last."""
-    return df.select(_all_but(columns), *(column.alias(name) for name, column in columns.items()))
-
-
-def without(df: DataFrame, *names: str) -> DataFrame:
-    """The same rows without some columns. `drop` would do, but Spark Connect analyses the plan for each of them."""
-    return df.select(_all_but(names))
-
-
-def _all_but(names: Iterable[str]) -> SparkColumn:
-    return F.expr(f"* EXCEPT ({', '.join(quoted(name) for name in names)})")
 
 
 def _raw(source: FileColumn) -> SparkColumn:
@@ -175,14 +160,22 @@ def _rescued(extras: tuple[FileColumn, ...]) -> SparkColumn:
     return F.when(reduce(or_, (_raw(item).isNotNull() for item in extras)), held).alias(RESCUED)
 
 
-def _is_bad(column: Column, source: FileColumn | None) -> SparkColumn:
+def may_be_bad(column: Column, layout: Layout) -> bool:
+    """Whether a file can hold values that are none of the column's."""
+    return _source_of_bad(column, layout) is not None
+
+
+def _source_of_bad(column: Column, layout: Layout) -> FileColumn | None:
+    source = None if column.derived else layout.source_of(column.name)
     if source is None:
-        return F.lit(False).alias(BAD + column.name)
-    coded = _has_codes(column, source)
-    if source.type == column.type and column.type not in _TIMES and not coded:
-        return F.lit(False).alias(BAD + column.name)
+        return None
+    as_it_is = source.type == column.type and column.type not in _TIMES and not _has_codes(column, source)
+    return None if as_it_is else source
+
+
+def _is_bad(column: Column, source: FileColumn) -> SparkColumn:
     raw = _raw(source)
-    if source.type in _FLOATS and not coded:
+    if source.type in _FLOATS and not _has_codes(column, source):
         there = raw.isNotNull() & ~F.isnan(raw)
         decimal = _decimal(column.type)
         # The same as a failed cast, without the cast: reading only the rejected rows then skips most casts.

@@ -47,7 +47,7 @@ def split_rows(spark: SparkSession, contract: DatasetContract, files: Sequence[A
     frames = [(layout, clean(rows)) for layout, rows in scan_files(spark, contract, files, few)]
     silver, rejects = silver_spec(contract), rejects_spec(contract)
     if not few:
-        accepted = [accepted_rows(rows, contract) for _, rows in frames]
+        accepted = [accepted_rows(rows, contract, layout) for layout, rows in frames]
         rejected = [rejected_rows(rows, contract, layout) for layout, rows in frames]
         return Split(union(spark, silver, accepted), union(spark, rejects, rejected))
     names = list(dict.fromkeys((*silver.names, *rejects.names, WARNINGS)))

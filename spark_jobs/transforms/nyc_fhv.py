@@ -8,7 +8,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.conform import with_new, with_other
+from spark_jobs.conform import with_new
 from spark_jobs.transforms.trip_times import mean_duration_minutes, moments, of_moments
 
 _BASES = ("dispatching_base_num", "affiliated_base_number")
@@ -19,7 +19,7 @@ def clean(df: DataFrame) -> DataFrame:
 
     Rows and columns stay the same.
     """
-    return with_other(df, {name: _code(name) for name in _BASES})
+    return df.withColumns({name: _code(name) for name in _BASES})
 
 
 def features(df: DataFrame) -> DataFrame:

@@ -12,7 +12,7 @@ from operator import add, or_
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.conform import ONCE, evaluated, with_new, with_other, without
+from spark_jobs.conform import ONCE, evaluated, with_new
 from spark_jobs.transforms.trip_times import is_weekend, mean_duration_minutes, moments, of_moments
 
 # The TLC's rush-hour surcharge: 16:00 to 20:00 on weekdays.
@@ -51,7 +51,7 @@ def clean(df: DataFrame) -> DataFrame:
         an hour off. Both are null where a time is null.
     """
     flag = F.upper(F.trim(F.col("store_and_fwd_flag")))
-    return _with_time_passed(with_other(df, {"store_and_fwd_flag": F.when(flag != "", flag)}))
+    return _with_time_passed(df.withColumn("store_and_fwd_flag", F.when(flag != "", flag)))
 
 
 def _with_time_passed(df: DataFrame) -> DataFrame:
@@ -75,7 +75,7 @@ def _with_time_passed(df: DataFrame) -> DataFrame:
     )
     made = reduce(with_new, steps, df)
     # The rules use the duration several times, and the optimizer would write all of its steps into each.
-    return without(evaluated(made), ONCE, _PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR)
+    return evaluated(made).drop(ONCE, _PICKUP, _DROPOFF, _SUNDAY, _ODD_HOUR)
 
 
 def _time_passed(pickup: Column, dropoff: Column, odd_hour: Column) -> dict[str, Column]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.conform import with_other
-
 _TEXTS = ("borough", "zone", "service_zone")
 
 
@@ -16,4 +14,4 @@ def clean(df: DataFrame) -> DataFrame:
     Rows and columns stay the same.
     """
     tidy = {name: F.trim(F.col(name)) for name in _TEXTS}
-    return with_other(df, {name: F.when(text != "", text) for name, text in tidy.items()})
+    return df.withColumns({name: F.when(text != "", text) for name, text in tidy.items()})

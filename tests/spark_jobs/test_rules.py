@@ -112,7 +112,7 @@ def split(spark: SparkSession, store: JobStore, contract: DatasetContract, drop:
         assert not refused
         ((layout, rows),) = scan_files(spark, contract, files)
         rows = nyc_taxi.clean(rows)
-        return accepted_rows(rows, contract), rejected_rows(rows, contract, layout)
+        return accepted_rows(rows, contract, layout), rejected_rows(rows, contract, layout)
 
     return run
 
