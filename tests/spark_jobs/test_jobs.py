@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import time, timedelta
 from typing import Any
 
@@ -23,7 +24,7 @@ from spark_jobs.lake import source_id
 from spark_jobs.preflight import check_files
 from spark_jobs.scan import find_unreadable
 from spark_jobs.session import spark_errors
-from spark_jobs.tables import replace_rows
+from spark_jobs.tables import aggregate_spec, replace_rows
 from spark_jobs.warmup import _ROUNDS, _made_up
 from tests.spark_jobs.conftest import TABLES, TAXI, JobStore, gold_batch, silver_batch
 from tests.spark_jobs.trips import PICKUP, table, trip
@@ -217,19 +218,32 @@ def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
     assert [(row.pickup_date, row.trips) for row in aggregate(lake)] == [(PICKUP.date(), 1)]
 
 
-def test_correction_of_one_day_keeps_the_other_days_of_its_month_and_a_month_is_one_file(
-    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+@pytest.mark.parametrize("by_day", [False, True], ids=["month", "partitions-of-an-earlier-version"])
+def test_correction_of_one_day_keeps_the_other_days_of_its_month(
+    lake: SparkSession,
+    store: JobStore,
+    contract: DatasetContract,
+    drop: Drop,
+    monkeypatch: pytest.MonkeyPatch,
+    by_day: bool,
 ) -> None:
-    days = {name: PICKUP.replace(month=month, day=day) for name, month, day in (("a", 1, 1), ("b", 1, 31), ("c", 2, 1))}
-    found = []
-    for name, day, rows in (*((name, day, 1) for name, day in days.items()), ("b", days["b"], 2)):
-        moved = trip(tpep_pickup_datetime=day, tpep_dropoff_datetime=day + timedelta(minutes=30))
+    def put(name: str, month: int, day: int, rows: int) -> dict[str, int]:
+        start = PICKUP.replace(month=month, day=day)
+        moved = trip(tpep_pickup_datetime=start, tpep_dropoff_datetime=start + timedelta(minutes=30))
         item = drop(f"nyc_yellow/{name}.parquet", table(*[moved] * rows), str(rows))
         marker = run_silver(lake, store, contract, silver_batch(item))
         run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
-        found.append({row.pickup_date.isoformat()[5:]: row.trips for row in aggregate(lake)})
-    assert found[2:] == [{"01-01": 1, "01-31": 1, "02-01": 1}, {"01-01": 1, "01-31": 2, "02-01": 1}]
-    assert lake.table("gold.nyc_yellow_zone_hour.files").count() == 2
+        return {row.pickup_date.isoformat()[5:]: row.trips for row in aggregate(lake)}
+
+    with monkeypatch.context() as patch:
+        if by_day:
+            spec = replace(aggregate_spec(contract), monthly=False)
+            patch.setattr(feature_engineering_job, "aggregate_spec", lambda _: spec)
+        put("a", 1, 1, rows=1)
+        put("b", 1, 31, rows=1)
+        assert put("c", 2, 1, rows=1) == {"01-01": 1, "01-31": 1, "02-01": 1}
+    assert put("b", 1, 31, rows=2) == {"01-01": 1, "01-31": 2, "02-01": 1}
+    assert lake.table("gold.nyc_yellow_zone_hour.files").count() == (3 if by_day else 2)
 
 
 def test_rows_of_one_file_that_are_years_apart_reach_and_leave_the_aggregate(
