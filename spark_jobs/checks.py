@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-from operator import and_, or_
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from contracts.dataset import Column, DatasetContract, Severity
+from spark_jobs.conditions import all_of, any_of
 from spark_jobs.conform import BAD, RAW, UNPARSED_LINE, may_be_bad
 from spark_jobs.matching import Layout, quoted
 
@@ -26,7 +25,7 @@ UNPARSED = "unparsed_line"
 def accepted_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
     """The rows that the contract accepts, with the columns of `df`; see `rejected_rows` for the others."""
     # Not the negation of "any fails": the optimizer turns that around in as many rounds as there are tests.
-    return df.where(reduce(and_, (~test for test in _tests(contract, layout)), F.lit(True)))
+    return df.where(all_of([~test for test in _tests(contract, layout)]))
 
 
 def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:
@@ -42,7 +41,7 @@ def rejected_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> D
     Returns:
         With `_reason: string`, `_reasons: array<string>` and `_row: string`, the row as it came, in JSON.
     """
-    return judged_rows(df.where(reduce(or_, _tests(contract, layout), F.lit(False))), contract, layout)
+    return judged_rows(df.where(any_of(_tests(contract, layout))), contract, layout)
 
 
 def judged_rows(df: DataFrame, contract: DatasetContract, layout: Layout) -> DataFrame:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import reduce
-from operator import or_
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from contracts.dataset import Column, Value
+from spark_jobs.conditions import any_of
 from spark_jobs.footers import FileColumn
 from spark_jobs.matching import Layout, quoted
 
@@ -157,7 +156,7 @@ def _rescued(extras: tuple[FileColumn, ...]) -> SparkColumn:
     if not extras:
         return F.lit(None).cast("string").alias(RESCUED)
     held = F.to_json(F.struct(*(_raw(item).alias(item.name) for item in extras)))
-    return F.when(reduce(or_, (_raw(item).isNotNull() for item in extras)), held).alias(RESCUED)
+    return F.when(any_of([_raw(item).isNotNull() for item in extras]), held).alias(RESCUED)
 
 
 def may_be_bad(column: Column, layout: Layout) -> bool:

@@ -10,7 +10,6 @@ from calendar import monthrange
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
 from ingest.store import Store
+from spark_jobs.conditions import any_of
 from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, SourceRows, source_id
 from spark_jobs.marking import put_marker, result
 from spark_jobs.references import References
@@ -137,9 +137,9 @@ def _write_aggregate(
     frame = references.join(load_transforms(contract).aggregate(current), names).select(*names)
     replaced = by.isin(values)
     if spec.monthly:
-        days = days_of_their_months(values)
-        replaced = reduce(or_, (by.between(month[0], month[-1]) for month in days))
-        others = {day for month in days for day in month} - set(values)
+        months = days_of_their_months(values)
+        replaced = any_of([by.between(month[0], month[-1]) for month in months])
+        others = {day for month in months for day in month} - set(values)
         if base is not None and aggregate.holds(base, contract.aggregate_by, others):
             frame = frame.union(rows_at(spark, spec.name, base).where(by.isin(others)).select(*names))
     # One task writes all partitions: a day is a few thousand rows.

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from contracts.conditions import names_in
 from contracts.dataset import COPY, NEGATED, ROW_ID, DatasetContract
 from contracts.dataset import Column as ContractColumn
+from spark_jobs.conditions import sum_of
 from spark_jobs.conform import conformed_value
 from spark_jobs.lake import SOURCE_ID
 from spark_jobs.matching import Layout
@@ -25,6 +26,8 @@ _FEW_ROWS = 500_000
 """The hashes of so many rows are looked at here; of more, only those of rows that may be repeats or taken back."""
 _AT_HAND = 5_000_000
 """So many such rows are looked at here, 25 bytes each; of more, Spark numbers all rows in each scan, by a shuffle."""
+_BITS = 31
+"""Of an `int` that is not negative."""
 _ALIKE, _ROWS, _GROUP, _SIGN, _WHOLE = "_alike", "_rows", "_group", "_sign", "_whole"
 _FOUND_COPY, _FOUND_NEGATED = "_found_copy", "_found_negated"
 
@@ -132,8 +135,11 @@ def _sign_of(amounts: list[Column]) -> Column:
 
 def _hash(values: list[Column]) -> Column:
     """A hash for which null is a value: Spark's own passes over nulls, so that (1, null) is as (null, 1)."""
-    nulls = [F.when(value.isNull(), F.lit(1 << place)).otherwise(F.lit(0)) for place, value in enumerate(values)]
-    return F.xxhash64(*values, reduce(lambda one, other: one + other, [F.lit(0).cast("bigint"), *nulls]))
+    parts = [values[start : start + _BITS] for start in range(0, len(values), _BITS)]
+    nulls = (
+        sum_of([F.when(v.isNull(), F.lit(1 << bit)).otherwise(F.lit(0)) for bit, v in enumerate(p)]) for p in parts
+    )
+    return F.xxhash64(*values, *nulls)
 
 
 def _numbered(keyed: DataFrame) -> DataFrame:

@@ -259,6 +259,29 @@ def test_rows_of_one_file_that_are_years_apart_reach_and_leave_the_aggregate(
         assert found == [(day.date(), 1) for day in days[: len(content)]]
 
 
+def test_file_of_a_hundred_separate_months_reaches_the_aggregate(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    days = [PICKUP.replace(year=1990 + place // 4, month=1 + 3 * (place % 4)) for place in range(100)]
+    rows = [trip(tpep_pickup_datetime=day, tpep_dropoff_datetime=day + timedelta(minutes=30)) for day in days]
+    item = drop("nyc_yellow/months.parquet", table(*rows))
+    marker = run_silver(lake, store, contract, silver_batch(item))
+    run_gold(lake, store, contract, gold_batch(to_gold(item, marker)))
+    assert [(row.pickup_date, row.trips) for row in aggregate(lake)] == [(day.date(), 1) for day in days]
+
+
+def test_file_with_150_columns_that_no_contract_names_is_taken_in(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    wide = table(trip(), trip())
+    for place in range(150):
+        wide = wide.append_column(f"more_{place}", pa.array([None, place if place == 149 else None], pa.int64()))
+    source = run_silver(lake, store, contract, silver_batch(drop("nyc_yellow/wide.parquet", wide))).sources[0]
+    assert source.rows_accepted == 2
+    found = [row[0] for row in lake.table("silver.nyc_yellow").select("_rescued").collect()]
+    assert set(found) == {None, '{"more_149":149}'}
+
+
 def test_rows_of_the_warm_up_pass_the_rules_so_that_features_are_warmed_too(
     lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
 ) -> None:

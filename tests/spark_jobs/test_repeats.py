@@ -105,6 +105,14 @@ def test_each_row_is_numbered_among_its_equals_and_its_opposite_is_found(
         assert found == expected(wanted)
 
 
+def test_hash_of_many_columns_tells_at_which_of_them_a_value_is_missing(lake: SparkSession) -> None:
+    missing = [-1, 0, 30, 31, 69, 70, 99]
+    rows = [[None if place == gone else 1 for place in range(100)] for gone in missing]
+    frame = lake.createDataFrame(rows, ", ".join(f"c{place} int" for place in range(100)))
+    hashes = frame.select(repeats._hash([F.col(f"c{place}") for place in range(100)])).collect()
+    assert len({row[0] for row in hashes}) == len(missing)
+
+
 @pytest.mark.parametrize("few", [200_000, 0], ids=["few", "many"])
 def test_repeats_are_found_in_a_file_that_is_read_in_parts(
     lake: SparkSession,
