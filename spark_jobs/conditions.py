@@ -1,12 +1,15 @@
-"""Many conditions as one: Spark Connect takes expressions that are nested some 50 deep, and no deeper."""
+"""Many conditions, or frames, as one: Spark Connect takes what is nested some 50 deep, and no deeper."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import add, and_, or_
+from typing import TypeVar
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+
+_Part = TypeVar("_Part")
 
 
 def any_of(conditions: Sequence[Column]) -> Column:
@@ -24,8 +27,13 @@ def sum_of(numbers: Sequence[Column]) -> Column:
     return _balanced(add, numbers) if numbers else F.lit(0)
 
 
-def _balanced(combine: Callable[[Column, Column], Column], columns: Sequence[Column]) -> Column:
-    if len(columns) == 1:
-        return columns[0]
-    middle = len(columns) // 2
-    return combine(_balanced(combine, columns[:middle]), _balanced(combine, columns[middle:]))
+def union_of(frames: Sequence[DataFrame]) -> DataFrame:
+    """The rows of all frames, one or more, whose columns have the same names."""
+    return _balanced(DataFrame.unionByName, frames)
+
+
+def _balanced(combine: Callable[[_Part, _Part], _Part], parts: Sequence[_Part]) -> _Part:
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    return combine(_balanced(combine, parts[:middle]), _balanced(combine, parts[middle:]))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
 from spark_jobs.checks import WARNINGS, accepted_rows, judged_rows, rejected_rows
+from spark_jobs.conditions import union_of
 from spark_jobs.lake import SOURCE_ID
 from spark_jobs.preflight import Accepted
 from spark_jobs.scan import scan_files
@@ -52,7 +52,7 @@ def split_rows(spark: SparkSession, contract: DatasetContract, files: Sequence[A
         return Split(union(spark, silver, accepted), union(spark, rejects, rejected))
     names = list(dict.fromkeys((*silver.names, *rejects.names, WARNINGS)))
     judged = [judged_rows(rows, contract, layout).select(*names) for layout, rows in frames]
-    held = reduce(DataFrame.unionByName, judged).localCheckpoint()
+    held = union_of(judged).localCheckpoint()
     failed = F.col("_reasons").isNotNull()
     return Split(
         held.where(~failed).select(*silver.names),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 
 from contracts.changes import AddColumn, Incompatible, WidenColumn, evolutions
 from contracts.dataset import DatasetContract, Table
 from contracts.errors import ContractError, JobFailed
+from spark_jobs.conditions import union_of
 from spark_jobs.conform import RESCUED
 from spark_jobs.lake import BATCH_PROPERTY, SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, Lake, LakeTable, Snapshot
 
@@ -120,7 +120,7 @@ def union(spark: SparkSession, spec: TableSpec, frames: Sequence[DataFrame]) -> 
     """The rows of all frames with the table's columns; without a frame, no rows."""
     if not frames:
         return spark.createDataFrame([], ", ".join(f"`{name}` {kind}" for name, kind in spec.columns))
-    return reduce(DataFrame.unionByName, (frame.select(*spec.names) for frame in frames))
+    return union_of([frame.select(*spec.names) for frame in frames])
 
 
 def commits_of(tables: Mapping[str, LakeTable], batch_id: str) -> dict[str, Snapshot]:

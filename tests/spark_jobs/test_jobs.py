@@ -456,3 +456,14 @@ def test_real_sample_of_2025_is_accounted_for_to_the_row(
     assert source.rows_accepted > 4000
     assert gold.sources[0].rows_accepted == source.rows_accepted
     assert sum(row.trips for row in aggregate(lake)) == source.rows_accepted
+
+
+def test_files_of_sixty_layouts_are_one_batch(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    items = [
+        drop(f"nyc_yellow/{place}.parquet", table(trip()).append_column(f"more_{place}", pa.array([place])))
+        for place in range(60)
+    ]
+    marker = run_silver(lake, store, contract, silver_batch(*items))
+    assert {source.rows_accepted for source in marker.sources} == {1}
