@@ -63,8 +63,9 @@ def run(settings: Settings, files: int, rows: int, months: range | list[int]) ->
     for name in ("start", "silver", "gold"):
         values = [item[name] for item, _ in found]
         summary[name] = {"median": round(statistics.median(values), 2), "max": round(max(values), 2)}
-    points = [points for _, points in found]
-    summary["way"] = {name: round(statistics.median(each[name] for each in points), 2) for name in points[0]}
+    ways = [points for _, points in found]
+    common = [name for name in ways[0] if all(name in way for way in ways)]
+    summary["way"] = {name: round(statistics.median(way[name] for way in ways), 2) for name in common}
     return summary
 
 

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from contracts.dataset import Column, DatasetContract, Severity
-from spark_jobs.conditions import all_of, any_of
+from spark_jobs.balanced import all_of, any_of
 from spark_jobs.conform import BAD, RAW, UNPARSED_LINE, may_be_bad
 from spark_jobs.matching import Layout, quoted
 

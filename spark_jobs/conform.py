@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from contracts.dataset import Column, Value
-from spark_jobs.conditions import any_of
+from spark_jobs.balanced import any_of
 from spark_jobs.footers import FileColumn
 from spark_jobs.matching import Layout, quoted
 

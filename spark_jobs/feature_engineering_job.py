@@ -26,7 +26,7 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
 from ingest.store import Store
-from spark_jobs.conditions import any_of
+from spark_jobs.balanced import any_of
 from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, SourceRows, source_id
 from spark_jobs.marking import put_marker, result
 from spark_jobs.references import References

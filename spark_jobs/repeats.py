@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from contracts.conditions import names_in
 from contracts.dataset import COPY, NEGATED, ROW_ID, DatasetContract
 from contracts.dataset import Column as ContractColumn
-from spark_jobs.conditions import sum_of
+from spark_jobs.balanced import sum_of
 from spark_jobs.conform import conformed_value
 from spark_jobs.lake import SOURCE_ID
 from spark_jobs.matching import Layout

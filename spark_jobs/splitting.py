@@ -9,8 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
+from spark_jobs.balanced import union_of
 from spark_jobs.checks import WARNINGS, accepted_rows, judged_rows, rejected_rows
-from spark_jobs.conditions import union_of
 from spark_jobs.lake import SOURCE_ID
 from spark_jobs.preflight import Accepted
 from spark_jobs.scan import scan_files

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from contracts.changes import AddColumn, Incompatible, WidenColumn, evolutions
 from contracts.dataset import DatasetContract, Table
 from contracts.errors import ContractError, JobFailed
-from spark_jobs.conditions import union_of
+from spark_jobs.balanced import union_of
 from spark_jobs.conform import RESCUED
 from spark_jobs.lake import BATCH_PROPERTY, SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, Lake, LakeTable, Snapshot
 
@@ -85,7 +85,7 @@ def aggregate_spec(contract: DatasetContract) -> TableSpec:
     """
     columns = tuple((column.name, column.type) for column in contract.aggregate.columns)
     by = contract.aggregate_by
-    return TableSpec(contract.aggregate.name, columns, by, dict(columns)[by] == "date", (by,))
+    return TableSpec(contract.aggregate.name, columns, by, monthly=dict(columns)[by] == "date", metrics=(by,))
 
 
 def ensure_tables(spark: SparkSession, lake: Lake, specs: Iterable[TableSpec]) -> dict[str, LakeTable]:

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from spark_jobs.conditions import all_of, any_of, sum_of
+from spark_jobs.balanced import all_of, any_of, sum_of
 
 
 @pytest.mark.parametrize("parts", [0, 1, 2, 1000])

@@ -1,4 +1,4 @@
-"""Many conditions, or frames, as one: Spark Connect takes what is nested some 50 deep, and no deeper."""
+"""Many conditions, numbers or frames as one balanced tree: Spark Connect takes what is nested some 50 deep, no deeper."""
 
 from __future__ import annotations
 
