@@ -1,4 +1,4 @@
-"""Many conditions, numbers or frames as one balanced tree: Spark Connect takes what is nested some 50 deep, no deeper."""
+"""Many conditions, numbers or frames as one balanced tree: Spark Connect takes what is nested some 50 deep at most."""
 
 from __future__ import annotations
 
