@@ -59,6 +59,7 @@ from contracts.errors import (
     SluiceError,
 )
 from contracts.events import BucketEvent, parse_events
+from contracts.fail_points import Step, reach
 from contracts.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from contracts.manifest import parse_manifest
 from contracts.markers import CommitMarker, parse_marker
@@ -141,11 +142,13 @@ class Router:
         # 1. Read. Nothing new is durable, so a crash from here on reads the same messages again.
         records = consumer.poll(POLL_MS, MAX_RECORDS)
         if records:
+            reach(Step.ROUTER_READ)
             with LOOP.time():
                 # 2. to 4. Ledger, then Kafka; each may be repeated as a whole.
                 events = self._patiently(lambda: self.hand_on(records))
                 # 5. Move the offsets: ledger, work and dead letters are durable by now (I6).
                 consumer.commit({(r.topic, r.partition): r.offset + 1 for r in records})
+                reach(Step.ROUTER_COMMITTED)
                 # Only now: what is not wholly handed on has to be looked at again.
                 self._recent.add(events)
         LAST_LOOP.set(time.time())
@@ -165,6 +168,7 @@ class Router:
         arrivals = self._parse(records, outbox, now)
         # 2. One ledger transaction: afterwards every file's state and reason is durable.
         decided = self._decide(arrivals, outbox, now)
+        reach(Step.ROUTER_DECIDED)
         # 3. A ledger transaction per commit marker or manifest: afterwards its row counts are durable.
         works = []
         for record, arrival, decision in decided:
@@ -187,6 +191,7 @@ class Router:
             self._weigh(place, rules, outbox, now)
         # 4. Kafka holds the work and the dead letters once the flush returns.
         self._send(outbox)
+        reach(Step.ROUTER_SENT)
         return [arrival.event for _, arrival in arrivals]
 
     def _until_broken(self) -> None:
@@ -249,6 +254,7 @@ class Router:
         try:
             marker = self._marker(arrival.event.bucket, arrival.event.key, layer)
             self._ledger.record_marker(marker)
+            reach(Step.ROUTER_RECORDED)
             if layer == Layer.SILVER and self._contracts.current()[marker.dataset].gold is None:
                 self._refresh(marker, now)
         except Permanent as error:

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, JobFailed, ScanFailed
+from contracts.fail_points import Step, reach
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
@@ -105,6 +106,7 @@ def run(
         sources=(*counted, *(result(file.item, refused=file.reason, detail=file.detail) for file in refused)),
     )
     put_marker(store, marker)
+    reach(Step.SILVER_MARKED)
     return marker
 
 
@@ -141,6 +143,7 @@ def _write_once(
         _replace(job, rows.rejected, job.contract.rejects_table, files, gone, tables)
         tally = counting.result() if counting else None
     # 1. The rejects are durable; nobody counts them before the main table's commit.
+    reach(Step.REJECTS_COMMITTED)
     changed = list(check_versions(job.store, [file.item for file in files]).values())
     spoilt = _spoilt(job, _without(files, changed), tally)
     if changed or spoilt:
@@ -149,6 +152,7 @@ def _write_once(
     if files or gone:
         _replace(job, rows.accepted, job.contract.silver.name, files, gone, tables)
         # 2. The one commit that counts is durable, under the batch's id.
+        reach(Step.SILVER_COMMITTED)
     return files, changed + spoilt, tally
 
 

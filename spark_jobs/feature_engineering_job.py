@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, JobFailed
+from contracts.fail_points import Step, reach
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem
@@ -68,11 +69,13 @@ def run(
         references = References(spark, lake, contract)
         if features not in commits and items:
             _write_features(spark, contract, references, batch, items, source.current_id, tables[features].current_id)
+            reach(Step.FEATURES_COMMITTED)
             tables |= lake.tables(features)
             commits |= commits_of(tables, batch.batch_id)
         commit, written = commits.get(features), tables[features]
         if commit is not None and aggregate not in commits:
             _write_aggregate(spark, contract, references, batch, commit, written, tables[aggregate])
+            reach(Step.AGGREGATE_COMMITTED)
         results = _results(contract, batch, items, held, commit, written)
     marker = CommitMarker(
         layer=Layer.GOLD,
@@ -89,6 +92,7 @@ def run(
         sources=tuple(results),
     )
     put_marker(store, marker)
+    reach(Step.GOLD_MARKED)
     return marker
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from consumers.batching import Gatherer, run_conf, run_note
 from contracts.dataset import DatasetContract
 from contracts.errors import BadWork, Permanent, Retryable, ServiceUnavailable, UnknownDataset
+from contracts.fail_points import Step, reach
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, make_batch, parse_work, stage_dag_id
 from sluice_listener.topic import Message
@@ -190,12 +191,15 @@ class HandOver:
             claimed = batch if len(fresh) == len(batch.items) else make_batch(batch.layer, batch.dataset, fresh)
             # 1. The ledger holds the batch: the run's task finds its files there.
             await self._call(self._ledger.claim, claimed)
+            reach(Step.LISTENER_CLAIMED)
             # 2. The run exists. After a crash before step 3 the messages come again, and the same files make the same
             #    batch and run. With newer files they make another, but not before the run has ended; its task has
             #    then told the ledger what it took.
             new = await self._runs.create_run(claimed.dag_id, claimed.run_id, run_conf(claimed), run_note(claimed))
+            reach(Step.LISTENER_RUN_MADE)
             # 3. The ledger knows that the run exists.
             await self._call(self._ledger.handed_over, claimed.batch_id)
+            reach(Step.LISTENER_HANDED_OVER)
             log.info("%s %s/%s", "made the run" if new else "the run is there already:", claimed.dag_id, claimed.run_id)
         # 4. The offsets of its messages may move.
         self._gatherer.handed_over(batch)
@@ -209,6 +213,7 @@ class HandOver:
         }
         if offsets and await self._call(self._topic.commit, offsets):
             self._committed.update(offsets)
+            reach(Step.LISTENER_COMMITTED)
 
     def _say(self, about: str, text: str) -> None:
         now = time.monotonic()

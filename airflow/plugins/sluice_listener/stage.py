@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from contracts.dataset import DatasetContract
 from contracts.errors import BadWork, ContractError, Permanent, SluiceError
+from contracts.fail_points import Step, reach
 from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
 from contracts.settings import PROJECT, Settings, load_settings
@@ -70,6 +71,7 @@ def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping
     with open_ledger(settings) as ledger:
         batch = ledger.load_batch(_batch_id(conf, dag_id))
         ledger.started(batch, dag_id, run_id, attempt)
+        reach(Step.TASK_STARTED)
     contract = get_contract(load_contracts(settings.contracts_dir), batch.dataset)
     launch = _submit if contract.launch == "submit" else _connect
     marker = launch(settings, contract, batch, dag_id, run_id)
