@@ -420,4 +420,8 @@ def _see_again(row: FileRow, known: KnownFiles, changes: Changes) -> None:
 
 def _store(row: FileRow, known: KnownFiles, changes: Changes) -> None:
     known.put(row)
-    changes.files[row.bucket, row.key, row.etag] = row
+    name = (row.bucket, row.key, row.etag)
+    # What the poll noted of the version before is in the row, and must not be written over it.
+    changes.seen_again.pop(name, None)
+    changes.removed.pop(name, None)
+    changes.files[name] = row

@@ -403,6 +403,22 @@ def test_removal_takes_the_rows_back_where_the_contract_says_so(state: FileState
     assert (decision.item.deleted, decision.item.etag, decision.item.version) == (True, "a1", "20")
 
 
+def test_content_put_again_and_removed_in_one_poll_is_removed_as_of_the_removal() -> None:
+    arrivals = [Arrival(put(sequencer="11"), NOON), Arrival(removal(sequencer="12"), NOON)]
+    _, changes = plan(arrivals, RETRACTING, KnownFiles([known_file(state=RUNNING)]), NOON)
+    (stored,) = changes.files.values()
+    assert (stored.sequencer, stored.removed_at) == ("12", arrivals[1].event.at)
+    assert not changes.seen_again
+
+
+def test_content_removed_and_put_again_in_one_poll_is_there() -> None:
+    arrivals = [Arrival(removal(sequencer="11"), NOON), Arrival(put(sequencer="12"), NOON)]
+    _, changes = plan(arrivals, CONTRACTS, KnownFiles([known_file(state=RUNNING)]), NOON)
+    (stored,) = changes.files.values()
+    assert (stored.sequencer, stored.removed_at) == ("12", None)
+    assert not changes.removed
+
+
 def test_removal_older_than_the_content_takes_nothing_back() -> None:
     newer = known_file(sequencer="21")
     assert isinstance(route(removal(sequencer="20"), RETRACTING, KnownFiles([newer])), Nothing)
