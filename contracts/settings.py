@@ -81,6 +81,13 @@ class Settings(BaseSettings):
     """First of a block of ports; the usual ports when unset."""
     contracts_dir: Path = PROJECT / "contracts" / "datasets"
 
+    minio_address: str | None = None
+    """`host:port` by which clients reach MinIO, where something stands between; its own port when unset."""
+    kafka_address: str | None = None
+    """The same of the Kafka broker; it tells its clients to come by this address."""
+    postgres_address: str | None = None
+    """The same of Postgres."""
+
     s3_region: str = "us-east-1"
     postgres_superuser: str = "sluice"
 
@@ -131,12 +138,17 @@ class Settings(BaseSettings):
     @property
     def s3_endpoint(self) -> str:
         """`host:port` of MinIO."""
-        return f"{HOST}:{self.ports.minio}"
+        return self.minio_address or f"{HOST}:{self.ports.minio}"
 
     @property
     def kafka_bootstrap(self) -> str:
         """`host:port` of the Kafka broker."""
-        return f"{HOST}:{self.ports.kafka}"
+        return self.kafka_address or f"{HOST}:{self.ports.kafka}"
+
+    @property
+    def postgres_server(self) -> str:
+        """`host:port` of Postgres."""
+        return self.postgres_address or f"{HOST}:{self.ports.postgres}"
 
     @property
     def spark_remote(self) -> str:
@@ -162,7 +174,7 @@ class Settings(BaseSettings):
             "reader": self.reader_password,
             "airflow": self.airflow_db_password,
         }[role].get_secret_value()
-        return f"{driver}://{role}:{password}@{HOST}:{self.ports.postgres}/{database}"
+        return f"{driver}://{role}:{password}@{self.postgres_server}/{database}"
 
 
 def load_settings() -> Settings:

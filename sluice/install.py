@@ -191,12 +191,21 @@ def _ensure_minio(cache: Path, say: Say) -> None:
     if binary.exists() and stamp.exists() and stamp.read_text("utf-8") == MINIO_MODULE:
         return
     say("Building MinIO from source; this takes 4 to 12 minutes, once ...")
+    build_with_go(MINIO_MODULE, binary, cache, say)
+    stamp.write_text(MINIO_MODULE, "utf-8")
+
+
+def build_with_go(module: str, binary: Path, cache: Path, say: Say) -> None:
+    """Build the program of a Go module from source.
+
+    Raises:
+        SetupError: it cannot be built; says why.
+    """
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         environment = os.environ | {"GOBIN": scratch, "GOFLAGS": "-trimpath", "CGO_ENABLED": "0"}
-        _run([str(_ensure_go(cache, say)), "install", MINIO_MODULE], "build MinIO", environment)
+        _run([str(_ensure_go(cache, say)), "install", module], f"build {module}", environment)
         binary.parent.mkdir(parents=True, exist_ok=True)
-        (Path(scratch) / "minio").replace(binary)
-    stamp.write_text(MINIO_MODULE, "utf-8")
+        next(Path(scratch).iterdir()).replace(binary)
 
 
 def minio_binary(cache: Path) -> Path:

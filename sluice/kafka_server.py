@@ -26,7 +26,7 @@ def properties(settings: Settings) -> str:
         "node.id": "1",
         "controller.quorum.bootstrap.servers": f"{HOST}:{ports.kafka_controller}",
         "listeners": f"PLAINTEXT://{HOST}:{ports.kafka},CONTROLLER://{HOST}:{ports.kafka_controller}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{ports.kafka},CONTROLLER://{HOST}:{ports.kafka_controller}",
+        "advertised.listeners": f"PLAINTEXT://{settings.kafka_bootstrap},CONTROLLER://{HOST}:{ports.kafka_controller}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",

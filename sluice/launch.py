@@ -10,8 +10,10 @@ import os
 import pwd
 import sys
 
+import psutil
+
 from contracts.errors import SluiceError
-from contracts.settings import load_settings
+from contracts.settings import Settings, load_settings
 from sluice.services import BY_NAME, Command
 
 
@@ -19,6 +21,7 @@ def main(argv: list[str]) -> int:
     """Become the service named by the only argument; returns only when that fails."""
     service = BY_NAME[argv[0]]
     settings = load_settings()
+    _end_predecessor(settings, service.name)
     try:
         if service.prepare is not None:
             service.prepare(settings)
@@ -28,6 +31,23 @@ def main(argv: list[str]) -> int:
         return 1
     _become(command)
     return 1
+
+
+def _end_predecessor(settings: Settings, name: str) -> None:
+    """End what outlived an earlier process of this service that was killed.
+
+    Airflow's workers do, and with them the connections that they inherited: a transaction of the dead scheduler would
+    stay open, and no other scheduler would ever look at the runs that it has locked.
+    """
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+            mine = environment.get("SLUICE_HOME") == str(settings.home)
+            if mine and environment.get("SUPERVISOR_PROCESS_NAME") == name and process.pid != os.getpid():
+                print(f"{name}: ending process {process.pid}, which an earlier one left behind", file=sys.stderr)
+                process.kill()
+        except psutil.Error:
+            continue  # It ended by itself, or is another user's.
 
 
 def _become(command: Command) -> None:

@@ -37,6 +37,8 @@ def argv(settings: Settings) -> list[str]:
         str(_bin() / "postgres"), "-D", str(_data(settings)), "-p", str(settings.ports.postgres), "-h", HOST,
         "-c", "unix_socket_directories=", "-c", "shared_buffers=128MB", "-c", "max_connections=200",
         "-c", "password_encryption=scram-sha-256", "-c", "log_min_duration_statement=2000",
+        # Whoever was cut off in the middle of a transaction must not keep its locks.
+        "-c", "idle_in_transaction_session_timeout=60s",
     ]  # fmt: skip
 
 

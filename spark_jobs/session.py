@@ -36,11 +36,10 @@ def catalog_conf(settings: Settings) -> dict[str, str]:
 
     Holds the catalog's password (Spark redacts it in its UI and logs), but no S3 credential.
     """
-    postgres = f"{HOST}:{settings.ports.postgres}"
     return {
         _CATALOG: "org.apache.iceberg.spark.SparkCatalog",
         f"{_CATALOG}.type": "jdbc",
-        f"{_CATALOG}.uri": f"jdbc:postgresql://{postgres}/lake",
+        f"{_CATALOG}.uri": f"jdbc:postgresql://{settings.postgres_server}/lake",
         f"{_CATALOG}.jdbc.user": "catalog",
         f"{_CATALOG}.jdbc.password": settings.catalog_password.get_secret_value(),
         f"{_CATALOG}.jdbc.schema-version": "V1",

@@ -42,15 +42,15 @@ def _held(query: Query, stories: list[FileStory]) -> dict[tuple[str, str], tuple
     return {(table, key): tuple(rest) for table, key, *rest in query(" union all ".join(parts))}  # type: ignore[misc]
 
 
-def zone_hour_differences(query: Query) -> int:
+def zone_hour_differences(query: Query, dataset: str = "nyc_yellow") -> int:
     """Rows in which the aggregate differs from what DuckDB computes from the features."""
     found: int = query(
-        """
+        f"""
         with expected as (
             select pickup_hour, pickup_location_id, count(*) as trips, sum(total_amount) as revenue,
                    avg(duration_seconds) / 60.0 as minutes, avg(speed_mph) as speed
-            from gold.nyc_yellow_features group by all)
-        select count(*) from expected full outer join gold.nyc_yellow_zone_hour actual
+            from gold.{dataset}_features group by all)
+        select count(*) from expected full outer join gold.{dataset}_zone_hour actual
             on expected.pickup_hour = actual.pickup_hour
             and expected.pickup_location_id is not distinct from actual.pickup_location_id
         where expected.trips is distinct from actual.trips or expected.revenue is distinct from actual.revenue

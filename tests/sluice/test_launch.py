@@ -1,0 +1,50 @@
+"""What is done before a service becomes a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.settings import Settings, load_settings
+from sluice import launch
+
+Start = Callable[[Path, str], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    return load_settings()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a process as one that a service of a stack forked."""
+    started = []
+
+    def run(home: Path, service: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"SLUICE_HOME": str(home), "SUPERVISOR_PROCESS_NAME": service}
+        process = subprocess.Popen([sys.executable, "-c", "input()"], env=environment, stdin=subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_what_a_killed_service_left_behind_is_ended_before_it_starts_again(
+    settings: Settings, start: Start, tmp_path: Path
+) -> None:
+    orphan = start(settings.home, "airflow-scheduler")
+    of_another_service = start(settings.home, "airflow-triggerer")
+    of_another_stack = start(tmp_path / "other", "airflow-scheduler")
+    launch._end_predecessor(settings, "airflow-scheduler")
+    assert orphan.wait(30) == -9
+    assert (of_another_service.poll(), of_another_stack.poll()) == (None, None)
