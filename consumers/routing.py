@@ -303,15 +303,21 @@ def _redriven(event: BucketEvent, same: FileRow, contracts: Mapping[str, Dataset
 
 
 def _second_delivery(event: BucketEvent, same: FileRow, contracts: Mapping[str, DatasetContract]) -> Repeat:
-    if later(same.sequencer, event.sequencer):
+    waits = same.state == FileState.RECEIVED
+    if later(same.sequencer, event.sequencer) and not (waits and same.version == event.sequencer):
         return Repeat(dropped=False)
     verdict = classify(event, contracts)
+    if isinstance(verdict, Work) and waits and same.version:
+        # What is handed on again is the work that the ledger waits for: an event of the same content, its removal or a
+        # replay may have come since.
+        work = {"version": same.version, "cause": same.version, "depth": same.depth}
+        verdict = Work(verdict.dataset, verdict.item.model_copy(update=work))
     if isinstance(verdict, End):
         untaken = same.reason == verdict.reason
     else:
         # A manifest is done before what it completes is handed on; reading it once more hands that on again.
         read = isinstance(verdict, FetchManifest) and same.state == FileState.DONE
-        untaken = same.state == FileState.RECEIVED or read
+        untaken = waits or read
     return Repeat(dropped=False, again=verdict if untaken else None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -175,6 +176,26 @@ def test_second_delivery_hands_on_again_what_nobody_took() -> None:
     decision = route(put(), CONTRACTS, KnownFiles([row(state=RECEIVED)]))
     assert isinstance(decision, Repeat)
     assert isinstance(decision.again, Work)
+
+
+@pytest.mark.parametrize(
+    ("known", "event"),
+    [
+        pytest.param({"sequencer": "11", "version": "10"}, put(), id="the-same-content-came-again-meanwhile"),
+        pytest.param({"sequencer": "11", "version": "10"}, put(sequencer="11"), id="and-its-event-is-read-again"),
+        pytest.param({"sequencer": "20", "version": "10", "removed_at": NOON}, put(), id="deleted-meanwhile"),
+        pytest.param({"version": "replay-1", "depth": Layer.SILVER}, put(), id="replayed-meanwhile"),
+    ],
+)
+def test_second_delivery_hands_on_the_very_work_that_the_ledger_waits_for(
+    known: dict[str, Any], event: BucketEvent
+) -> None:
+    waits = dataclasses.replace(row(state=RECEIVED), **known)
+    decision = route(event, CONTRACTS, KnownFiles([waits]))
+    assert isinstance(decision, Repeat)
+    assert isinstance(decision.again, Work)
+    item = decision.again.item
+    assert (item.version, item.cause, item.depth) == (waits.version, waits.version, waits.depth)
 
 
 def test_second_delivery_of_an_unroutable_key_makes_its_dead_letter_again() -> None:
