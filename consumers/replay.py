@@ -17,7 +17,7 @@ from consumers.routing import End, Work, dataset_of
 from consumers.rows import FileRow
 from contracts.dataset import DatasetContract
 from contracts.markers import CommitMarker, SourceResult
-from contracts.states import Layer
+from contracts.states import FileState, Layer
 from contracts.work import WorkItem
 
 REFRESH = "refresh-"
@@ -69,7 +69,9 @@ def plan_replay(
         elif contracts[dataset].is_manifest(row.key):
             passed.append(Passed(uri, "It is a manifest, which holds no rows."))
         else:
-            reached = depth if contracts[dataset].gold else Layer.SILVER
+            # Work that is under way to gold is replaced by this one, which must not be the shorter way.
+            cut_short = row.state in (FileState.RECEIVED, FileState.RUNNING) and row.depth == Layer.GOLD
+            reached = (Layer.GOLD if cut_short else depth) if contracts[dataset].gold else Layer.SILVER
             work.append(Work(dataset, _again(row, version, reached)))
     counts = Counter(one.dataset for one in work)
     batches = sum(math.ceil(count / contracts[dataset].max_batch_files) for dataset, count in counts.items())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 
+import pytest
+
 from consumers.replay import plan_replay
 from consumers.routing import silver_work
 from consumers.rows import FileRow
@@ -28,13 +30,19 @@ def test_every_file_is_work_of_one_new_version_whatever_became_of_it() -> None:
     files = [
         file("nyc_yellow/done.parquet"),
         file("nyc_yellow/bad.parquet", FileState.QUARANTINED, Reason.RUN_FAILED),
-        file("nyc_yellow/waits.parquet", FileState.RECEIVED),
+        dataclasses.replace(file("nyc_yellow/waits.parquet", FileState.RECEIVED), depth=Layer.SILVER),
     ]
     plan = plan_replay(files, CONTRACTS, Layer.SILVER, "replay-1")
     assert [work.item.key for work in plan.work] == [row.key for row in files]
     asked = {(work.item.version, work.item.cause, work.item.depth) for work in plan.work}
     assert asked == {("replay-1", "replay-1", "silver")}
     assert (plan.passed, plan.batches, plan.size) == ((), 1, 21)
+
+
+@pytest.mark.parametrize("state", [FileState.RECEIVED, FileState.RUNNING])
+def test_replay_to_silver_does_not_end_the_way_of_a_file_that_is_under_way_to_gold(state: FileState) -> None:
+    plan = plan_replay([file(state=state)], CONTRACTS, Layer.SILVER, "replay-1")
+    assert [work.item.depth for work in plan.work] == [Layer.GOLD]
 
 
 def test_deleted_objects_and_keys_that_no_contract_wants_are_passed_with_the_reason() -> None:
