@@ -24,9 +24,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from consumers.completeness import Change, Due, KnownSet, Listed, Outcome, Place
 from consumers.dead_letters import LetterState, Settled
 from consumers.replay import Refresh
-from consumers.routing import BRONZE
 from consumers.routing import Work as SilverWork
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
+from contracts.dataset import BRONZE
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable, SluiceError
 from contracts.manifest import Manifest
 from contracts.markers import CommitMarker, SourceResult

@@ -37,9 +37,9 @@ from consumers.reconcile import (
     settled,
     waiting_for,
 )
-from consumers.routing import BRONZE, Work, work_messages
+from consumers.routing import Work, work_messages
 from consumers.topics import BRONZE_EVENTS, LISTENER_GROUPS, ROUTER_GROUP, WORK_TOPICS
-from contracts.dataset import Completeness, DatasetContract
+from contracts.dataset import BRONZE, Completeness, DatasetContract
 from contracts.events import BucketEvent, notification
 from contracts.loading import load_contracts
 from contracts.settings import Settings

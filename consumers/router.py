@@ -65,7 +65,7 @@ from contracts.manifest import parse_manifest
 from contracts.markers import CommitMarker, parse_marker
 from contracts.settings import HOST, Settings, load_settings
 from contracts.states import Layer, Reason
-from contracts.work import WorkMessage
+from contracts.work import WorkMessage, refuse_foreign
 from ingest.store import Store, store_for
 
 POLL_MS = 250
@@ -325,8 +325,15 @@ class Router:
         marker = parse_marker(self._store.get_bytes(bucket, key, MAX_MARKER_BYTES))
         if marker.layer != layer or marker.key != key:
             raise BadWork(f"{bucket}/{key!r} holds a marker of {marker.layer}, whose place would be {marker.key!r}.")
-        if marker.dataset not in self._contracts.current():
+        contract = self._contracts.current().get(marker.dataset)
+        if contract is None:
             raise BadWork(f"The marker {bucket}/{key!r} is of the dataset {marker.dataset!r}, which has no contract.")
+        # Whoever may write here may write anything: no marker makes work of another dataset's files.
+        expected = contract.table_of(layer)
+        if expected is None or marker.table != expected.name:
+            told = expected.name if expected is not None else "nothing"
+            raise BadWork(f"{bucket}/{key!r} tells of {marker.table}, but {layer} of {marker.dataset} is {told}.")
+        refuse_foreign(contract, marker.sources, f"The marker {bucket}/{key!r}")
         return marker
 
     def _send(self, outbox: Outbox) -> None:

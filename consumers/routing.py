@@ -26,14 +26,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
-from contracts.dataset import DatasetContract
+from contracts.dataset import BRONZE, DatasetContract
 from contracts.events import BucketEvent, later
 from contracts.landing import landed_name
 from contracts.markers import PREFIX, CommitMarker
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.work import WorkItem, WorkMessage
 
-BRONZE = "bronze"
 MAX_ITEMS = 100
 """Files of one work message: 100 keys of 1,024 bytes, six-fold when escaped, stay below Kafka's 1 MB."""
 

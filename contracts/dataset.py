@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
@@ -22,6 +23,8 @@ from contracts.states import Layer
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ColumnName = Annotated[str, Field(pattern=r"^_?[a-z][a-z0-9_]*$")]
+BRONZE = "bronze"
+"""The bucket whose objects are work."""
 COPY = "_copy"
 """To conditions: 0 for the first of the rows of a file that are equal in all of the contract's columns, then 1, 2, …"""
 NEGATED = "_negated"
@@ -375,6 +378,12 @@ class DatasetContract(BaseModel):
         """The last layer that the dataset's files can reach."""
         return Layer.GOLD if self.gold else Layer.SILVER
 
+    def table_of(self, layer: Layer) -> Table | None:
+        """The table of whose commits a layer's markers tell; None where the dataset has no such layer."""
+        if layer is Layer.SILVER:
+            return self.silver
+        return self.gold.features if self.gold else None
+
     @property
     def transform_functions(self) -> tuple[str, ...]:
         """What the module of the transformations has to offer."""
@@ -396,9 +405,18 @@ class DatasetContract(BaseModel):
 
     def accepts(self, key: str) -> bool:
         """Whether an object's key is one of this dataset's data files."""
-        prefix = f"{self.dataset}/"
-        inside = key.startswith(prefix) and not self.is_manifest(key)
-        return inside and self._path.fullmatch(key[len(prefix) :]) is not None
+        inside = self.owns(BRONZE, key) and not self.is_manifest(key)
+        return inside and self._path.fullmatch(key[len(self.dataset) + 1 :]) is not None
+
+    def owns(self, bucket: str, key: str) -> bool:
+        """Whether an object may be work of this dataset: it lies in bronze, in the dataset's folder.
+
+        Wider than `accepts`, since rows of files that came before the path pattern changed are worked on still. No part
+        of the key may be one that a path is climbed with, plain or percent-encoded, whoever decodes it.
+        """
+        parts = key.split("/")
+        inside = bucket == BRONZE and len(parts) > 1 and parts[0] == self.dataset
+        return inside and all(_unquoted(part) not in ("", ".", "..") for part in parts[1:])
 
     def is_manifest(self, key: str) -> bool:
         """Whether an object's key is that of a set's manifest, whatever the path pattern says."""
@@ -415,3 +433,10 @@ class DatasetContract(BaseModel):
             return Period(year=int(found["year"]), month=int(found["month"]))
         except (ValidationError, ValueError, TypeError):
             return None
+
+
+def _unquoted(part: str) -> str:
+    """A part of a key, decoded until nothing is left to decode."""
+    while (decoded := unquote(part)) != part:
+        part = decoded
+    return part

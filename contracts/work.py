@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from typing import Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from contracts.dataset import BRONZE, DatasetContract
 from contracts.errors import BadWork
 from contracts.states import Layer
 
@@ -93,6 +95,44 @@ def make_batch(layer: Layer, dataset: str, items: Iterable[WorkItem]) -> Batch:
     for item in chosen:
         digest.update("\0".join(("", item.bucket, item.key, item.etag, item.version)).encode())
     return Batch(batch_id=digest.hexdigest()[:12], layer=layer, dataset=dataset, items=chosen)
+
+
+class Named(Protocol):
+    """An object in the store, whoever tells of it."""
+
+    @property
+    def bucket(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+
+
+def refuse_foreign(contract: DatasetContract, objects: Iterable[Named], told_by: str) -> None:
+    """Refuse what names an object outside its dataset's folder in bronze: nobody of ours writes such a thing.
+
+    Args:
+        told_by: the message, marker or batch, for the error.
+
+    Raises:
+        BadWork: an object is not the dataset's.
+    """
+    for item in objects:
+        if not contract.owns(item.bucket, item.key):
+            raise BadWork(
+                f"{told_by} names {item.bucket}/{item.key[:200]!r}, but work of {contract.dataset} lies in "
+                f"{BRONZE}/{contract.dataset}/ alone. It was not made by Sluice; find out who wrote it."
+            )
+
+
+def refuse_other(contract: DatasetContract, layer: Layer, batch: Batch) -> None:
+    """Refuse a batch that is not for this dataset and layer, or that names what is not the dataset's.
+
+    Raises:
+        BadWork: it is such a batch.
+    """
+    if (batch.dataset, batch.layer) != (contract.dataset, layer):
+        expected = stage_dag_id(contract.dataset, layer)
+        raise BadWork(f"The batch {batch.batch_id!r} is one of {batch.dag_id}, not of {expected}.")
+    refuse_foreign(contract, batch.items, f"The batch {batch.batch_id!r}")
 
 
 def stage_dag_id(dataset: str, layer: Layer) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from contracts.dataset import DatasetContract
+from contracts.dataset import BRONZE, DatasetContract
 from contracts.errors import Permanent, Retryable, UsageError
 from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
@@ -21,7 +21,6 @@ from ingest.store import ObjectInfo, Store, store_for
 from spark_jobs.lake import open_lake
 from spark_jobs.session import submit_session
 
-BUCKET = "bronze"
 WRONG_USAGE = 2
 FAILED = 1
 
@@ -88,11 +87,11 @@ def choose(
         return [_one(store, contract, key)]
     if year is None:
         raise UsageError("Say which files: --year, --year with --month, or --key.")
-    found = [info for info in store.list(BUCKET, f"{contract.dataset}/") if _matches(contract, info.key, year, month)]
+    found = [info for info in store.list(BRONZE, f"{contract.dataset}/") if _matches(contract, info.key, year, month)]
     if not found:
         wanted = f"{year}-{month:02d}" if month else str(year)
         raise UsageError(
-            f"{BUCKET}/{contract.dataset}/ holds no file whose name says {wanted}. Drop it first: `sluice drop FILE`."
+            f"{BRONZE}/{contract.dataset}/ holds no file whose name says {wanted}. Drop it first: `sluice drop FILE`."
         )
     return found
 
@@ -124,8 +123,8 @@ def _contract(settings: Settings, dataset: str | None) -> DatasetContract:
 
 def _one(store: Store, contract: DatasetContract, uri: str) -> ObjectInfo:
     bucket, _, key = uri.partition("/")
-    if bucket != BUCKET or not contract.accepts(key):
-        raise UsageError(f"{uri!r} is no file of {contract.dataset}: {BUCKET}/{contract.dataset}/… was expected.")
+    if bucket != BRONZE or not contract.accepts(key):
+        raise UsageError(f"{uri!r} is no file of {contract.dataset}: {BRONZE}/{contract.dataset}/… was expected.")
     info = store.stat(bucket, key)
     if info is None:
         raise UsageError(f"There is no object {uri!r}.")

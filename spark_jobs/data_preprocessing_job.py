@@ -24,7 +24,7 @@ from contracts.errors import AccountingMismatch, JobFailed, ScanFailed
 from contracts.fail_points import Step, reach
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
-from contracts.work import Batch, WorkItem
+from contracts.work import Batch, WorkItem, refuse_other
 from ingest.store import Store
 from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, source_id
 from spark_jobs.marking import put_marker, result
@@ -67,8 +67,10 @@ def run(
         JobFailed, ServiceUnavailable: try again; what was committed is found then.
         AccountingMismatch: rows were lost or doubled (I3); silver holds the commit, but nothing announces it.
         ContractError: the contract's transformations are not there.
+        BadWork: the batch is none of this stage, or names an object outside the dataset's folder; nothing was read.
     """
     started = datetime.now(UTC)
+    refuse_other(contract, Layer.SILVER, batch)
     job = _Job(spark, lake, store, contract, batch)
     silver = contract.silver.name
     with spark_errors(f"taking batch {batch.batch_id} into {silver}"):

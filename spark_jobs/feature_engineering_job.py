@@ -25,7 +25,7 @@ from contracts.errors import AccountingMismatch, JobFailed
 from contracts.fail_points import Step, reach
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
-from contracts.work import Batch, WorkItem
+from contracts.work import Batch, WorkItem, refuse_other
 from ingest.store import Store
 from spark_jobs.balanced import any_of
 from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, SourceRows, source_id
@@ -55,8 +55,10 @@ def run(
         JobFailed, ServiceUnavailable: try again; what was committed is found then.
         AccountingMismatch: features has not one row for each silver row (I3); nothing announces the commit.
         ContractError: the contract's transformations are not there.
+        BadWork: the batch is none of this stage, or names an object outside the dataset's folder; nothing was read.
     """
     started = datetime.now(UTC)
+    refuse_other(contract, Layer.GOLD, batch)
     silver, features, aggregate = contract.silver.name, contract.features.name, contract.aggregate.name
     with spark_errors(f"taking batch {batch.batch_id} into {features}"):
         tables = ensure_tables(spark, lake, (features_spec(contract), aggregate_spec(contract)))

@@ -70,10 +70,12 @@ def redriven(value: bytes | None, offset: int = 0, letter_id: int = 12, attempt:
     return replace(message(value, offset), headers=headers)
 
 
-def accepted(key: str = KEY, etag: str = "a1", rows: int = 10, rejected: int = 2) -> SourceResult:
+def accepted(
+    key: str = KEY, etag: str = "a1", rows: int = 10, rejected: int = 2, bucket: str = "bronze"
+) -> SourceResult:
     """A file of which a stage took some rows."""
     return SourceResult(
-        bucket="bronze",
+        bucket=bucket,
         key=key,
         etag=etag,
         size=7,

@@ -215,6 +215,9 @@ def test_gold_marker_ends_the_way(router: Router, servers: Servers) -> None:
         pytest.param({"layer": Layer.GOLD}, "bad_work", id="layer-of-another-bucket"),
         pytest.param({"batch_id": "other"}, "bad_work", id="not-at-its-place"),
         pytest.param({"schema_version": 99}, "bad_work", id="newer-schema"),
+        pytest.param({"sources": (accepted("taxi_zones/a.parquet"),)}, "bad_work", id="file-of-another-dataset"),
+        pytest.param({"sources": (accepted(), accepted("nyc_yellow/../x.parquet"))}, "bad_work", id="path-that-climbs"),
+        pytest.param({"sources": (accepted(bucket="quarantine"),)}, "bad_work", id="file-of-another-bucket"),
         pytest.param(None, "object_gone", id="marker-gone"),
     ],
 )
@@ -231,6 +234,25 @@ def test_marker_that_cannot_be_taken_is_a_dead_letter(
     assert [letter["reason"] for letter in servers.dead()] == [reason]
     assert servers.markers == []
     assert servers.committed == {("lake.silver.events", 0): 1}
+
+
+@pytest.mark.parametrize(
+    ("layer", "table"),
+    [
+        pytest.param(Layer.SILVER, "silver.taxi_zones", id="another-dataset's"),
+        pytest.param(Layer.SILVER, "gold.nyc_yellow", id="another-layer's"),
+        pytest.param(Layer.GOLD, "gold.nyc_yellow_zone_hour", id="not-the-main-one"),
+    ],
+)
+def test_marker_of_a_table_that_the_dataset_does_not_write_there_is_a_dead_letter(
+    router: Router, servers: Servers, layer: Layer, table: str
+) -> None:
+    forged = marker(accepted(), layer=layer).model_copy(update={"table": table})
+    step(router, servers, commit_event(forged, servers))
+    (letter,) = servers.dead()
+    assert letter["reason"] == "bad_work"
+    assert table in letter["detail"]
+    assert servers.markers == []
 
 
 def test_lost_kafka_is_connected_to_anew_and_nothing_was_committed(servers: Servers, stopping: threading.Event) -> None:

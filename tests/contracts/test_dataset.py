@@ -29,10 +29,36 @@ def test_every_contract_of_the_project_is_valid() -> None:
         ("nyc_yellow/a.csv", False),
         ("nyc_yellow_2/a.parquet", False),
         ("a.parquet", False),
+        ("nyc_yellow/../taxi_zones/a.parquet", False),
+        ("nyc_yellow/%2e%2e/taxi_zones/a.parquet", False),
     ],
 )
 def test_contract_accepts_keys_that_its_path_matches_in_full(key: str, accepted: bool) -> None:
     assert load_contract(TAXI).accepts(key) is accepted
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key", "owned"),
+    [
+        pytest.param("bronze", "nyc_yellow/a.parquet", True, id="own"),
+        pytest.param("bronze", "nyc_yellow/2025/as it was once.csv", True, id="of-an-older-path-pattern"),
+        pytest.param("bronze", "nyc_yellow/50%25..parquet", True, id="percent-and-dots-that-climb-nowhere"),
+        pytest.param("bronze", "taxi_zones/a.parquet", False, id="another-dataset"),
+        pytest.param("bronze", "nyc_yellow_2/a.parquet", False, id="longer-name"),
+        pytest.param("bronze", "nyc_yellow", False, id="no-folder"),
+        pytest.param("bronze", "/nyc_yellow/a.parquet", False, id="absolute"),
+        pytest.param("bronze", "nyc_yellow//a.parquet", False, id="empty-part"),
+        pytest.param("bronze", "nyc_yellow/../taxi_zones/a.parquet", False, id="climbs"),
+        pytest.param("bronze", "nyc_yellow/./a.parquet", False, id="dot"),
+        pytest.param("bronze", "nyc_yellow/%2E%2e/taxi_zones/a.parquet", False, id="climbs-encoded"),
+        pytest.param("bronze", "nyc_yellow/%252e%252e/taxi_zones/a.parquet", False, id="climbs-encoded-twice"),
+        pytest.param("silver", "nyc_yellow/a.parquet", False, id="silver"),
+        pytest.param("quarantine", "nyc_yellow/a.parquet", False, id="quarantine"),
+        pytest.param("bronze/nyc_yellow", "nyc_yellow/a.parquet", False, id="folder-in-the-bucket's-name"),
+    ],
+)
+def test_dataset_owns_the_objects_of_its_folder_in_bronze_alone(bucket: str, key: str, owned: bool) -> None:
+    assert load_contract(TAXI).owns(bucket, key) is owned
 
 
 def test_period_is_the_month_that_the_key_names() -> None:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from contracts.errors import BadWork
+from contracts.loading import load_contract
 from contracts.markers import CommitMarker, SourceResult, parse_marker
+from contracts.settings import PROJECT
 from contracts.states import FileState, Layer, Reason
-from contracts.work import WorkItem, WorkMessage, make_batch, parse_work, stage_dag_id
+from contracts.work import Batch, WorkItem, WorkMessage, make_batch, parse_work, refuse_other, stage_dag_id
 
 NOW = datetime(2025, 1, 2, tzinfo=UTC)
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
@@ -30,6 +32,28 @@ ITEMS = st.builds(
 
 def items(*names: str) -> list[WorkItem]:
     return [WorkItem(bucket="bronze", key=name, etag="e", version="1") for name in names]
+
+
+TAXI = load_contract(PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml")
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        pytest.param(make_batch(Layer.SILVER, "nyc_green", items("nyc_green/a")), "nyc_green_to_silver", id="dataset"),
+        pytest.param(make_batch(Layer.GOLD, "nyc_yellow", items("nyc_yellow/a")), "nyc_yellow_to_gold", id="layer"),
+        pytest.param(
+            make_batch(Layer.SILVER, "nyc_yellow", items("nyc_yellow/a", "nyc_green/a")), "nyc_green/a", id="file"
+        ),
+    ],
+)
+def test_batch_of_another_stage_or_with_another_dataset_s_file_is_refused(batch: Batch, said: str) -> None:
+    with pytest.raises(BadWork, match=said):
+        refuse_other(TAXI, Layer.SILVER, batch)
+
+
+def test_batch_of_the_dataset_s_own_files_is_not_refused() -> None:
+    refuse_other(TAXI, Layer.SILVER, make_batch(Layer.SILVER, "nyc_yellow", items("nyc_yellow/a", "nyc_yellow/b/c")))
 
 
 @given(st.lists(ITEMS, min_size=1, max_size=4))

@@ -120,6 +120,13 @@ def message(offset: int, names: Iterable[str] = (), dataset: str = DATASET, laye
     return Message(TOPIC, 0, offset, work.model_dump_json().encode(), b"key")
 
 
+def forged(**fields: Any) -> Message:
+    """Work whose second item nobody of ours would send."""
+    items = (item("good.parquet"), item("bad.parquet").model_copy(update=fields))
+    work = WorkMessage(layer=Layer.SILVER, dataset=DATASET, items=items, at=datetime.now(UTC))
+    return Message(TOPIC, 0, 0, work.model_dump_json().encode(), b"key")
+
+
 def steps(hands: HandOver, count: int = 1) -> None:
     async def run() -> None:
         for _ in range(count):
@@ -198,13 +205,23 @@ def test_paused_stage_keeps_its_files_waiting_and_says_so(caplog: pytest.LogCapt
         (Message(TOPIC, 0, 0, None), "bad_work"),
         (message(0, layer=Layer.GOLD), "bad_work"),
         (message(0, dataset="nobody"), "unknown_dataset"),
+        (forged(key="another/a.parquet"), "bad_work"),
+        (forged(key=f"{DATASET}/../another/a.parquet"), "bad_work"),
+        (forged(key=f"{DATASET}/%2e%2e/another/a.parquet"), "bad_work"),
+        (forged(key=f"/{DATASET}/a.parquet"), "bad_work"),
+        (forged(bucket="quarantine"), "bad_work"),
+        (forged(bucket="silver", deleted=True), "bad_work"),
     ],
-    ids=["not-json", "empty", "other-layer", "unknown-dataset"],
+    ids=[
+        *("not-json", "empty", "other-layer", "unknown-dataset", "another-dataset-s-file", "path-that-climbs"),
+        *("encoded-path-that-climbs", "absolute-path", "quarantined-file", "deletion-in-silver"),
+    ],
 )
 def test_message_that_cannot_be_used_goes_to_the_dead_letters_and_blocks_nothing(poison: Message, reason: str) -> None:
     world = World([poison, message(1)])
     steps(hand_over(world))
     assert ("letter", reason) in world.events
+    assert [[item.key for item in batch.items] for batch in world.claimed.values()] == [[f"{DATASET}/1.parquet"]]
     assert len(world.runs) == 1
     assert world.commits() == [{(TOPIC, 0): 2}]
 

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from sluice_listener.stage import outcome, run_stage, totals
+from sluice_listener.stage import give_up, outcome, run_stage, totals
 
+from contracts.errors import BadWork
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
+from contracts.work import Batch, WorkItem, make_batch
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -53,3 +55,27 @@ def test_rows_of_refused_files_are_not_counted() -> None:
 def test_run_without_a_batch_fails_at_once_and_says_what_to_do() -> None:
     with pytest.raises(AirflowFailException, match="Drop a file instead"):
         run_stage(Layer.SILVER, "trips_to_silver", "manual", 1, {})
+
+
+class OneBatch:
+    """A ledger that knows one batch, of gold, and must not hear that anything became of it."""
+
+    def __enter__(self) -> OneBatch:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def load_batch(self, batch_id: str) -> Batch:
+        return make_batch(Layer.GOLD, "trips", [WorkItem(bucket="bronze", key="trips/a", etag="e", version="1")])
+
+
+@pytest.mark.parametrize("dag_id", ["trips_to_silver", "zones_to_gold"])
+def test_run_whose_conf_names_a_batch_of_another_stage_ends_and_touches_nothing(
+    monkeypatch: pytest.MonkeyPatch, dag_id: str
+) -> None:
+    monkeypatch.setattr("consumers.ledger.open_ledger", lambda settings: OneBatch())
+    with pytest.raises(AirflowFailException, match="trips_to_gold") as refusal:
+        run_stage(Layer.SILVER, dag_id, "forged", 1, {"batch_id": "b1"})
+    with pytest.raises(BadWork):
+        give_up(dag_id, "forged", {"batch_id": "b1"}, refusal.value)

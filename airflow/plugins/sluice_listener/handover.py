@@ -14,7 +14,7 @@ from contracts.dataset import DatasetContract
 from contracts.errors import BadWork, Permanent, Retryable, ServiceUnavailable, UnknownDataset
 from contracts.fail_points import Step, reach
 from contracts.states import Layer
-from contracts.work import Batch, WorkItem, make_batch, parse_work, stage_dag_id
+from contracts.work import Batch, WorkItem, make_batch, parse_work, refuse_foreign, stage_dag_id
 from sluice_listener.topic import Message
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class HandOver:
             work = parse_work(message.value)
             if work.layer != self._layer:
                 raise BadWork(f"The work is for {work.layer}; this listener makes {self._layer}.")
-            await self._contract(work.dataset)
+            refuse_foreign(await self._contract(work.dataset), work.items, "The work message")
         except (BadWork, UnknownDataset) as error:
             reason = "unknown_dataset" if isinstance(error, UnknownDataset) else "bad_work"
             await self._bury(message, reason, error.message)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
@@ -23,6 +23,9 @@ from contracts.markers import CommitMarker
 from contracts.settings import PROJECT, Settings, load_settings
 from contracts.states import Layer
 from contracts.work import Batch
+
+if TYPE_CHECKING:
+    from consumers.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping
 
     settings = load_settings()
     with open_ledger(settings) as ledger:
-        batch = ledger.load_batch(_batch_id(conf, dag_id))
+        batch = _batch(ledger, conf, dag_id)
         ledger.started(batch, dag_id, run_id, attempt)
         reach(Step.TASK_STARTED)
     contract = get_contract(load_contracts(settings.contracts_dir), batch.dataset)
@@ -133,7 +136,7 @@ def give_up(dag_id: str, run_id: str, conf: Mapping[str, Any], error: BaseExcept
     from consumers.ledger import open_ledger
 
     with open_ledger(load_settings()) as ledger:
-        batch = ledger.load_batch(_batch_id(conf, dag_id))
+        batch = _batch(ledger, conf, dag_id)
         told = isinstance(error, SluiceError | AirflowException)
         detail = str(error) if told else f"{type(error).__name__}: {error}"
         ledger.failed(batch, run_id, detail[:1000])
@@ -176,10 +179,14 @@ def set_note(settings: Settings, dag_id: str, run_id: str, note: str) -> None:
         log.warning("The run keeps its old note. %s", error.message)
 
 
-def _batch_id(conf: Mapping[str, Any], dag_id: str) -> str:
+def _batch(ledger: Ledger, conf: Mapping[str, Any], dag_id: str) -> Batch:
+    """The batch that a run's conf names; anybody who may trigger the DAG can write that."""
     batch_id = conf.get("batch_id")
     if not isinstance(batch_id, str):
         raise BadWork(
             f"A run of {dag_id} needs a conf with 'batch_id'. Drop a file instead: the listener makes the run."
         )
-    return batch_id
+    batch = ledger.load_batch(batch_id)
+    if batch.dag_id != dag_id:
+        raise BadWork(f"The batch {batch_id!r} is one of {batch.dag_id}, not of {dag_id}. The listener makes its run.")
+    return batch
