@@ -43,6 +43,13 @@ class _WithoutMarkers(Store):
         return ObjectInfo(bucket, key, "", len(data), datetime.now().astimezone())
 
 
+class _Scratch(DatasetContract):
+    """A contract for the made-up file alone, which lies in silver: the Spark user may not write to bronze."""
+
+    def owns(self, bucket: str, key: str) -> bool:
+        return (bucket, key) == (Layer.SILVER, _FILE)
+
+
 def warm_up(settings: Settings) -> None:
     """Make the tables that are missing, and warm the Spark Connect server.
 
@@ -97,7 +104,7 @@ def _on_scratch_tables(contract: DatasetContract) -> DatasetContract:
         )
     )
     gold = Gold(features=features, aggregate=aggregate, aggregate_by=contract.aggregate_by)
-    return contract.model_copy(update={"silver": silver, "gold": gold, "on_quarantine": "keep"})
+    return _Scratch(**(dict(contract) | {"silver": silver, "gold": gold, "on_quarantine": "keep"}))
 
 
 def _made_up(contract: DatasetContract, rows: int) -> bytes:
