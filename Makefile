@@ -6,8 +6,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
 BIN := .venv/bin
 ARGS ?=
+SEED ?= 1
+ROUNDS ?= 20
 
-.PHONY: help setup demo test test-unit check format lock clean
+.PHONY: help setup demo test test-unit chaos check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +34,10 @@ test: setup check ## lint, types, unit tests, and integration tests on a stack o
 
 test-unit: .venv/.ready ## the tests that start no server
 	$(BIN)/python -m pytest --numprocesses 2 -m "not services and not stack" $(ARGS)
+
+chaos: setup ## seeded faults on a stack of its own  (SEED=1 ROUNDS=20)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python libfaketime==3.0.0 || echo "without it, no clock will jump"
+	$(BIN)/python -m tests.chaos --seed $(SEED) --rounds $(ROUNDS) $(ARGS)
 
 check: .venv/.ready ## lint and types
 	$(BIN)/ruff check .
