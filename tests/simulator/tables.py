@@ -1,0 +1,279 @@
+"""Iceberg and Spark in memory: tables with snapshots and optimistic commits, and frames that read when they are run.
+
+What the jobs ask of a `DataFrame`, a `Column` and a table's metadata, and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from contracts.errors import JobFailed
+from spark_jobs.lake import BATCH_PROPERTY, SOURCE_ID, Snapshot, SourceRows, source_id
+from tests.simulator.world import World
+
+SPARK = "spark"
+
+FileRowOf = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+Partition = Any
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A snapshot, with all that the table holds at it."""
+
+    about: Snapshot
+    batch_id: str
+    content: Mapping[Partition, tuple[dict[str, Any], ...]]
+    touched: frozenset[Partition]
+    """Partitions in which rows came or went: all that Iceberg compares."""
+    replaced: frozenset[Partition]
+    """Partitions that the commit is about; those that were empty and stay so are not touched."""
+
+
+class Table:
+    """A table: its commits, in order."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.commits: list[Commit] = []
+        self.unfenced: set[Partition] = set()
+        """Into which a driver put rows after another had replaced nothing by nothing, which Iceberg does not notice."""
+
+    @property
+    def rows(self) -> Rows:
+        """What it holds now."""
+        return rows_of(self.commits[-1]) if self.commits else []
+
+    def partition(self, row: FileRowOf) -> Partition:
+        """Where a row is: rows of files by their source, those of aggregates by their month."""
+        return row[SOURCE_ID] if SOURCE_ID in row else (row["day"].year, row["day"].month)
+
+
+def rows_of(commit: Commit) -> Rows:
+    return [row for partition in commit.content.values() for row in partition]
+
+
+class View:
+    """A table as its metadata described it when it was read; as `spark_jobs.lake.LakeTable`."""
+
+    def __init__(self, table: Table) -> None:
+        self._commits = tuple(table.commits)
+
+    @property
+    def current_id(self) -> int | None:
+        return self._commits[-1].about.snapshot_id if self._commits else None
+
+    def commit_of(self, batch_id: str) -> Snapshot | None:
+        return next((c.about for c in reversed(self._commits) if c.batch_id == batch_id), None)
+
+    def batches_since(self, moment: datetime) -> set[str]:
+        return {c.batch_id for c in self._commits if c.about.committed_at >= moment}
+
+    def source_rows(self, snapshot_id: int, keys: Sequence[str]) -> dict[str, SourceRows]:
+        found = {}
+        for key in keys:
+            rows = self._at(snapshot_id).content.get(source_id(key), ())
+            if rows:
+                found[key] = SourceRows(len(rows), frozenset(str(row["_source_etag"]) for row in rows))
+        return found
+
+    def days(self, snapshot_id: int, keys: Sequence[str], column: str) -> set[date]:
+        commit = self._at(snapshot_id)
+        return {row[column] for key in keys for row in commit.content.get(source_id(key), ())}
+
+    def holds(self, snapshot_id: int, column: str, days: Collection[date]) -> bool:
+        return any(row[column] in days for row in rows_of(self._at(snapshot_id)))
+
+    def _at(self, snapshot_id: int) -> Commit:
+        return next(commit for commit in self._commits if commit.about.snapshot_id == snapshot_id)
+
+
+class Lake:
+    """As `spark_jobs.lake.Lake`."""
+
+    def __init__(self, world: World, names: Iterable[str]) -> None:
+        self.world = world
+        self.all = {name: Table(name) for name in names}
+        self.check: Callable[[str, Rows], None] = lambda name, rows: None
+        """Told what is about to be committed to a table."""
+
+    def table(self, name: str) -> View:
+        return self.world.do(f"look at {name}", lambda: View(self.all[name]), service=SPARK)
+
+    def tables(self, *names: str) -> dict[str, View]:
+        return {name: self.table(name) for name in names}
+
+    def batches_since(self, name: str, moment: datetime) -> set[str]:
+        return self.table(name).batches_since(moment)
+
+
+class Condition:
+    """A test of rows."""
+
+    def __init__(self, test: Callable[[FileRowOf], bool], partitions: Callable[[Table], Iterable[Partition]]) -> None:
+        self.test = test
+        self.partitions = partitions
+
+    def __or__(self, other: Condition) -> Condition:
+        return Condition(
+            lambda row: self.test(row) or other.test(row),
+            lambda table: [*self.partitions(table), *other.partitions(table)],
+        )
+
+
+class Column:
+    """A column of rows."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def isin(self, values: Collection[Any]) -> Condition:
+        chosen = set(values)
+        partitions = sorted(chosen) if self._name == SOURCE_ID else sorted({(day.year, day.month) for day in chosen})
+        return Condition(lambda row: row[self._name] in chosen, lambda table: partitions)
+
+    def between(self, first: Any, last: Any) -> Condition:
+        return Condition(lambda row: first <= row[self._name] <= last, lambda table: [(first.year, first.month)])
+
+
+class Functions:
+    """As `pyspark.sql.functions`."""
+
+    @staticmethod
+    def col(name: str) -> Column:
+        return Column(name)
+
+
+class Frame:
+    """Rows that are made when somebody asks for them."""
+
+    def __init__(self, spark: Spark, make: Callable[[], Rows]) -> None:
+        self._spark = spark
+        self.make = make
+
+    def where(self, condition: Condition) -> Frame:
+        return Frame(self._spark, lambda: [row for row in self.make() if condition.test(row)])
+
+    def union(self, other: Frame) -> Frame:
+        return Frame(self._spark, lambda: [*self.make(), *other.make()])
+
+    def select(self, *names: str) -> Frame:
+        return self
+
+    def coalesce(self, partitions: int) -> Frame:
+        return self
+
+    def collect(self) -> Rows:
+        return self.make()
+
+    def writeTo(self, table: str) -> Writer:
+        return Writer(self._spark, self, table)
+
+
+class Writer:
+    """A commit in the making."""
+
+    def __init__(self, spark: Spark, frame: Frame, table: str) -> None:
+        self._spark = spark
+        self._frame = frame
+        self._table = table
+        self._options: dict[str, str] = {}
+
+    def option(self, name: str, value: str) -> Writer:
+        self._options[name] = value
+        return self
+
+    def overwrite(self, replaced: Condition) -> None:
+        """Replace partitions in one atomic commit.
+
+        Raises:
+            JobFailed: another commit touched them since the snapshot that is to be validated from; where none is
+                named, since the table began, as Iceberg does it.
+        """
+        table = self._spark.lake.all[self._table]
+        rows = self._frame.make()
+        batch_id = self._options[f"snapshot-property.{BATCH_PROPERTY}"]
+        what = f"commit {len(rows)} rows of batch {batch_id} to {table.name}"
+        self._spark.world.do(what, self._commit, table, rows, replaced, batch_id, service=SPARK)
+
+    def _commit(self, table: Table, rows: Rows, replaced: Condition, batch_id: str) -> None:
+        partitions = set(replaced.partitions(table))
+        base = self._options.get("validate-from-snapshot-id")
+        if "isolation-level" in self._options:
+            later = [c for c in table.commits if base is None or c.about.sequence_number > self._number(table, base)]
+            unseen = {part for commit in later for part in partitions & (commit.replaced - commit.touched)}
+            if any(partitions & commit.touched for commit in later):
+                self._spark.world.counts["commits fenced off"] += 1
+                self._spark.world.note("the commit is fenced off")
+                raise JobFailed(f"{table.name} was changed meanwhile.")
+            if unseen:
+                self._spark.world.counts["overtaken unseen"] += 1
+                self._spark.world.note(f"overtaken, which the fence does not see: {sorted(unseen)}")
+                table.unfenced |= unseen
+        grouped: dict[Partition, list[dict[str, Any]]] = {}
+        for row in rows:
+            grouped.setdefault(table.partition(row), []).append(row)
+        if not grouped.keys() <= partitions:
+            raise RuntimeError(f"rows outside of what is replaced: {grouped.keys() - partitions}")
+        self._spark.lake.check(table.name, rows)
+        before = table.commits[-1].content if table.commits else {}
+        content = {part: own for part, own in before.items() if part not in partitions}
+        content |= {part: tuple(own) for part, own in grouped.items()}
+        touched = frozenset(grouped.keys() | (before.keys() & partitions))
+        about = Snapshot(
+            snapshot_id=self._spark.world.random.getrandbits(62) + 1,
+            parent_id=table.commits[-1].about.snapshot_id if table.commits else None,
+            sequence_number=len(table.commits) + 1,
+            committed_at=self._spark.world.now,
+            added_rows=len(rows),
+        )
+        table.commits.append(Commit(about, batch_id, content, touched, frozenset(partitions)))
+        self._spark.world.counts["commits"] += 1
+
+    @staticmethod
+    def _number(table: Table, snapshot_id: str) -> int:
+        return next(c.about.sequence_number for c in table.commits if str(c.about.snapshot_id) == snapshot_id)
+
+
+class Spark:
+    """As a `SparkSession`."""
+
+    def __init__(self, world: World, lake: Lake) -> None:
+        self.world = world
+        self.lake = lake
+
+    @property
+    def read(self) -> Reader:
+        return Reader(self)
+
+    def table(self, name: str) -> Frame:
+        def now() -> Rows:
+            return self.world.do(f"read {name}", lambda: self.lake.all[name].rows, service=SPARK)
+
+        return Frame(self, now)
+
+    def stop(self) -> None: ...
+
+
+class Reader:
+    """Reads a table as of a snapshot."""
+
+    def __init__(self, spark: Spark) -> None:
+        self._spark = spark
+        self._snapshot = ""
+
+    def option(self, name: str, value: str) -> Reader:
+        self._snapshot = value
+        return self
+
+    def table(self, name: str) -> Frame:
+        def then() -> Rows:
+            commits = self._spark.lake.all[name].commits
+            commit = next(c for c in commits if str(c.about.snapshot_id) == self._snapshot)
+            return self._spark.world.do(f"read {name} as it was", rows_of, commit, service=SPARK)
+
+        return Frame(self._spark, then)
