@@ -21,6 +21,8 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         "SLUICE_HOME": str(settings.home),
         "PYTHONPATH": str(PROJECT),
         "PYTHONWARNINGS": "ignore",
+        # Or the titles of its processes are written over the environment by which a stack finds its own.
+        "SPT_NOENV": "1",
         **_core(settings),
         **_web(settings),
         **_pace(settings),

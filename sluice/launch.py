@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import pwd
 import sys
+from contextlib import suppress
 
 import psutil
 
 from contracts.errors import SluiceError
 from contracts.settings import Settings, load_settings
 from sluice.services import BY_NAME, Command
+from sluice.supervisor import supervised
 
 
 def main(argv: list[str]) -> int:
@@ -39,15 +41,11 @@ def _end_predecessor(settings: Settings, name: str) -> None:
     Airflow's workers do, and with them the connections that they inherited: a transaction of the dead scheduler would
     stay open, and no other scheduler would ever look at the runs that it has locked.
     """
-    for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-            mine = environment.get("SLUICE_HOME") == str(settings.home)
-            if mine and environment.get("SUPERVISOR_PROCESS_NAME") == name and process.pid != os.getpid():
-                print(f"{name}: ending process {process.pid}, which an earlier one left behind", file=sys.stderr)
+    for process in supervised(settings, name):
+        if process.pid != os.getpid():
+            print(f"{name}: ending process {process.pid}, which an earlier one left behind", file=sys.stderr)
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-        except psutil.Error:
-            continue  # It ended by itself, or is another user's.
 
 
 def _become(command: Command) -> None:

@@ -258,14 +258,7 @@ def _wait_until_stopped(settings: Settings, names: set[str]) -> None:
 
 def _kill_leftovers(settings: Settings) -> int:
     """End processes of this stack that outlived their parent, for example after a SIGKILL of the process manager."""
-    mine = []
-    for process in psutil.process_iter(["pid"]):
-        try:
-            environment = process.environ()
-        except psutil.Error:
-            continue
-        if environment.get("SLUICE_HOME") == str(settings.home) and environment.get("SUPERVISOR_PROCESS_NAME"):
-            mine.append(process)
+    mine = list(supervisor.supervised(settings))
     for process in mine:
         _signal(process.terminate)
     _, stubborn = psutil.wait_procs(mine, timeout=15)

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import tempfile
 import xmlrpc.client
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from contracts.errors import NotRunning, ServiceUnavailable
 from contracts.settings import Settings
@@ -177,6 +180,22 @@ def stop_services(settings: Settings, names: list[str]) -> None:
     call = _Call(settings)
     for name in names:
         call("stopProcess", name, False)
+
+
+def supervised(settings: Settings, name: str | None = None) -> Iterator[psutil.Process]:
+    """The processes of a stack's services and all that they started, whether or not their parent is still there.
+
+    Args:
+        name: of this service alone.
+    """
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+        except psutil.Error:
+            continue  # It ended meanwhile, or is another user's.
+        service = environment.get("SUPERVISOR_PROCESS_NAME")
+        if service and environment.get("SLUICE_HOME") == str(settings.home) and name in (None, service):
+            yield process
 
 
 def shut_down(settings: Settings) -> int | None:

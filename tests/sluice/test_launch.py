@@ -12,6 +12,7 @@ import pytest
 
 from contracts.settings import Settings, load_settings
 from sluice import launch
+from sluice.airflow_config import airflow_environment
 
 Start = Callable[[Path, str], subprocess.Popen[bytes]]
 
@@ -48,3 +49,18 @@ def test_what_a_killed_service_left_behind_is_ended_before_it_starts_again(
     launch._end_predecessor(settings, "airflow-scheduler")
     assert orphan.wait(30) == -9
     assert (of_another_service.poll(), of_another_stack.poll()) == (None, None)
+
+
+def test_worker_of_airflow_is_ended_too_although_it_gave_itself_a_title(settings: Settings) -> None:
+    titled = "import setproctitle as it; it.setproctitle('airflow worker' * 99); print(flush=True); input()"
+    environment = os.environ | {"SLUICE_HOME": str(settings.home), "SUPERVISOR_PROCESS_NAME": "airflow-scheduler"}
+    environment |= airflow_environment(settings)
+    command = [sys.executable, "-c", titled]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        launch._end_predecessor(settings, "airflow-scheduler")
+        try:
+            assert worker.wait(30) == -9
+        finally:
+            worker.kill()
