@@ -186,26 +186,25 @@ def _link_spark_jars(folder: Path) -> None:
 
 
 def _ensure_minio(cache: Path, say: Say) -> None:
-    stamp = cache / "bin" / "minio.version"
-    binary = minio_binary(cache)
-    if binary.exists() and stamp.exists() and stamp.read_text("utf-8") == MINIO_MODULE:
-        return
-    say("Building MinIO from source; this takes 4 to 12 minutes, once ...")
-    build_with_go(MINIO_MODULE, binary, cache, say)
-    stamp.write_text(MINIO_MODULE, "utf-8")
+    ensure_built("MinIO", MINIO_MODULE, minio_binary(cache), cache, say)
 
 
-def build_with_go(module: str, binary: Path, cache: Path, say: Say) -> None:
-    """Build the program of a Go module from source.
+def ensure_built(name: str, module: str, binary: Path, cache: Path, say: Say) -> None:
+    """Build the program of a Go module from source, unless it is there in this version.
 
     Raises:
         SetupError: it cannot be built; says why.
     """
+    stamp = binary.with_suffix(".version")
+    if binary.exists() and stamp.exists() and stamp.read_text("utf-8") == module:
+        return
+    say(f"Building {name} from source; this takes 1 to 12 minutes, once ...")
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         environment = os.environ | {"GOBIN": scratch, "GOFLAGS": "-trimpath", "CGO_ENABLED": "0"}
-        _run([str(_ensure_go(cache, say)), "install", module], f"build {module}", environment)
+        _run([str(_ensure_go(cache, say)), "install", module], f"build {name}", environment)
         binary.parent.mkdir(parents=True, exist_ok=True)
         next(Path(scratch).iterdir()).replace(binary)
+    stamp.write_text(module, "utf-8")
 
 
 def minio_binary(cache: Path) -> Path:

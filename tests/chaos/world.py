@@ -136,8 +136,7 @@ def _inherit(environment: dict[str, str], undo: ExitStack) -> None:
 
 def _proxies(settings: Settings, api: int, ports: dict[str, int], undo: ExitStack) -> Proxies:
     binary = settings.cache / "bin" / "toxiproxy"
-    if not binary.is_file():
-        install.build_with_go(TOXIPROXY, binary, settings.cache, print)
+    install.ensure_built("toxiproxy", TOXIPROXY, binary, settings.cache, print)
     command = [str(binary), "-host", HOST, "-port", str(api)]
     quiet = os.environ | {"LOG_LEVEL": "error"}
     server = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
