@@ -1,4 +1,4 @@
 """Faults on the real servers: files come, change and go while processes die, and what must hold afterwards is checked.
 
-`make chaos SEED=… ROUNDS=…` runs it at length on a stack of its own, `test_chaos.py` a few rounds on the tests' stack.
+`make chaos SEED=… ROUNDS=…` runs it on a stack of its own.
 """

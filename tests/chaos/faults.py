@@ -46,6 +46,9 @@ class Fault(ABC):
     def prepare(self, world: World) -> None:  # noqa: B027 - most need nothing
         """What has to be there before the round's first file comes."""
 
+    def withdraw(self, world: World) -> None:  # noqa: B027 - as above
+        """Take back what was prepared and nobody met."""
+
     @abstractmethod
     def strike(self, world: World, random: Random) -> datetime:
         """Do it, end it, and wait until whatever it hit is back.
@@ -84,6 +87,9 @@ class Die(Fault):
     def prepare(self, world: World) -> None:
         (world.fail_points / self.target).touch()
 
+    def withdraw(self, world: World) -> None:
+        (world.fail_points / self.target).unlink(missing_ok=True)
+
     def strike(self, world: World, random: Random) -> datetime:
         armed = world.fail_points / self.target
         _wait_until(lambda: not armed.exists(), STEP_SECONDS, f"the step {self.target} is reached")
@@ -102,8 +108,10 @@ class Cut(Fault):
             world.proxies.silence(name)
         else:
             world.proxies.slow(name, milliseconds=400)
-        time.sleep(random.choice((3, 10, 25)))
-        world.proxies.heal()
+        try:
+            time.sleep(random.choice((3, 10, 25)))
+        finally:
+            world.proxies.heal()
         return datetime.now(UTC)
 
 
@@ -112,12 +120,11 @@ class Absence(Fault):
 
     def strike(self, world: World, random: Random) -> datetime:
         settings = world.settings
-        away = 200
+        away = 200.0
         supervisor.stop_services(settings, [self.target])
         _wait_until(lambda: processes.find(settings, self.target) is None, 60, f"{self.target} has stopped")
         time.sleep(away / 2)
-        if self.target != "minio":
-            Kill("minio").strike(world, random)
+        Kill("minio").strike(world, random)
         time.sleep(away / 2)
         supervisor.start_service(settings, self.target)
         return _back(settings, self.target, 0)
@@ -182,12 +189,12 @@ def possible(world: World) -> list[Fault]:
 
 @contextmanager
 def struck(fault: Fault, world: World, random: Random) -> Iterator[Callable[[], datetime]]:
-    """Prepare a fault; what is given carries it out. Disarms what nobody reached."""
+    """Prepare a fault, and withdraw it at the end; what is given carries it out."""
     fault.prepare(world)
     try:
         yield lambda: fault.strike(world, random)
     finally:
-        (world.fail_points / fault.target.replace("/", "-")).unlink(missing_ok=True)
+        fault.withdraw(world)
 
 
 def _wait_for_process(settings: Settings, name: str) -> int | None:
