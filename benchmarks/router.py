@@ -1,7 +1,7 @@
 """Events a second through the router, ledger and Kafka included, with no other load.
 
-`python benchmarks/router.py --bootstrap HOST:PORT [--events N]` starts a Postgres of its own and uses a topic of
-its own on a broker that is up. Prints one line of JSON.
+`python benchmarks/router.py [--events N]` starts a Postgres of its own and uses a topic of its own on the broker of the
+stack that the environment names, which is up. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def notification(run: str, number: int) -> tuple[str, bytes]:
 def main() -> None:
     """Fill a topic, then time how long the router takes to empty it."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--bootstrap", required=True)
     arguments.add_argument("--events", type=int, default=20_000)
     asked = arguments.parse_args()
     run = uuid.uuid4().hex[:8]
     topic = f"bench.events.{run}"
-    ensure_topics(asked.bootstrap, {**PARTITIONS, topic: 3})
-    producer = Producer(asked.bootstrap)
+    login = load_settings().kafka_login("admin")
+    ensure_topics(login, {**PARTITIONS, topic: 3})
+    producer = Producer(login)
     for number in range(asked.events):
         producer.send(topic, *notification(run, number))
     producer.flush()
@@ -69,7 +69,7 @@ def main() -> None:
 
 def _drain(asked: argparse.Namespace, run: str, topic: str, producer: Producer, ledger: Ledger) -> float:
     no_store: Any = None
-    consumer = Consumer(asked.bootstrap, f"bench-{run}", [topic])
+    consumer = Consumer(load_settings().kafka_login("admin"), f"bench-{run}", [topic])
     contracts = WatchedContracts(load_settings().contracts_dir)
     router = Router(lambda: consumer, producer, ledger, no_store, contracts, threading.Event())
     try:

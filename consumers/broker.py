@@ -6,28 +6,46 @@ Every function and method raises `ServiceUnavailable` when the broker does not a
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import OffsetSpec
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    OffsetSpec,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+)
 from kafka.errors import (
+    AuthorizationError,
     CommitFailedError,
     KafkaError,
     MessageSizeTooLargeError,
+    NoError,
     TopicAlreadyExistsError,
 )
 from kafka.structs import OffsetAndMetadata
 from pydantic import BaseModel, ConfigDict
 
+from consumers.grants import GRANTS, Grant
 from consumers.headers import text_headers
 from consumers.topics import DEAD_LETTERS, PARTITIONS
 from contracts.errors import BadWork, ServiceUnavailable
+from contracts.settings import KafkaLogin
+
+# It warns at each connection that a password goes over the wire; the wire is the loopback address.
+logging.getLogger("kafka.net.sasl.plain").setLevel(logging.ERROR)
 
 BOOTSTRAP_MS = 5_000
 FLUSH_SECONDS = 30.0
@@ -67,14 +85,27 @@ class TopicOverview(BaseModel):
     """Consumer group -> messages that it has not committed."""
 
 
+def client_options(login: KafkaLogin) -> dict[str, Any]:
+    """What each of kafka-python's clients needs to reach the broker and to sign in; holds the password."""
+    options: dict[str, Any] = {"bootstrap_servers": login.bootstrap, "bootstrap_timeout_ms": BOOTSTRAP_MS}
+    if login.user is None:
+        return options
+    return options | {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": login.user,
+        "sasl_plain_password": login.password.get_secret_value(),
+    }
+
+
 class Producer:
     """Sends messages; they are durable once `flush` has returned. Connects at the first message.
 
     After a failure it starts anew at the next message, since an idempotent producer may not recover by itself.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, login: KafkaLogin) -> None:
+        self._login = login
         self._producer: Any = None
         self._sent: list[Any] = []
 
@@ -106,7 +137,7 @@ class Producer:
     @contextmanager
     def _restarting(self) -> Iterator[None]:
         try:
-            with _errors(self._bootstrap):
+            with _errors(self._login):
                 yield
         except ServiceUnavailable:
             self.close()
@@ -114,8 +145,7 @@ class Producer:
 
     def _connect(self) -> KafkaProducer:
         return KafkaProducer(
-            bootstrap_servers=self._bootstrap,
-            bootstrap_timeout_ms=BOOTSTRAP_MS,
+            **client_options(self._login),
             client_id="sluice-router",
             acks="all",
             enable_idempotence=True,
@@ -131,12 +161,11 @@ class Producer:
 class Consumer:
     """Reads topics as a member of a group; offsets move only by `commit`."""
 
-    def __init__(self, bootstrap: str, group: str, topics: Sequence[str]) -> None:
-        with _errors(bootstrap):
+    def __init__(self, login: KafkaLogin, group: str, topics: Sequence[str]) -> None:
+        with _errors(login):
             self._consumer = KafkaConsumer(
                 *topics,
-                bootstrap_servers=bootstrap,
-                bootstrap_timeout_ms=BOOTSTRAP_MS,
+                **client_options(login),
                 group_id=group,
                 client_id=group,
                 enable_auto_commit=False,
@@ -151,18 +180,18 @@ class Consumer:
                 reconnect_backoff_max_ms=1_000,
                 metadata_max_age_ms=30_000,
             )
-        self._bootstrap = bootstrap
+        self._login = login
 
     def poll(self, timeout_ms: int, max_records: int) -> list[Record]:
         """The next messages, in order per partition; none after `timeout_ms`."""
-        with _errors(self._bootstrap):
+        with _errors(self._login):
             found = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
         return [_record(message) for messages in found.values() for message in messages]
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Store for the group from where to go on, per (topic, partition)."""
         positions = {TopicPartition(*source): OffsetAndMetadata(offset, "", -1) for source, offset in offsets.items()}
-        with _errors(self._bootstrap):
+        with _errors(self._login):
             self._consumer.commit(positions, timeout_ms=10_000)
 
     def close(self) -> None:
@@ -173,11 +202,10 @@ class Consumer:
 class Reader:
     """Reads ranges of one partition at a time, as no group, so nobody is disturbed. A context manager."""
 
-    def __init__(self, bootstrap: str) -> None:
-        with _errors(bootstrap):
+    def __init__(self, login: KafkaLogin) -> None:
+        with _errors(login):
             self._consumer = KafkaConsumer(
-                bootstrap_servers=bootstrap,
-                bootstrap_timeout_ms=BOOTSTRAP_MS,
+                **client_options(login),
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -185,7 +213,7 @@ class Reader:
                 fetch_max_wait_ms=200,
                 request_timeout_ms=15_000,
             )
-        self._bootstrap = bootstrap
+        self._login = login
 
     def __enter__(self) -> Self:
         return self
@@ -196,13 +224,13 @@ class Reader:
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """The first offset that a partition holds, and the one that its next message will have."""
         part = TopicPartition(topic, partition)
-        with _errors(self._bootstrap):
+        with _errors(self._login):
             return self._consumer.beginning_offsets([part])[part], self._consumer.end_offsets([part])[part]
 
     def offset_since(self, topic: str, partition: int, moment: datetime) -> int | None:
         """The first offset that was written at a moment or later; None when nothing was."""
         part = TopicPartition(topic, partition)
-        with _errors(self._bootstrap):
+        with _errors(self._login):
             found = self._consumer.offsets_for_times({part: max(0, int(moment.timestamp() * 1000))})[part]
         return None if found is None else int(found.offset)
 
@@ -216,17 +244,19 @@ class Reader:
         if position >= end:
             return
         part = TopicPartition(topic, partition)
-        with _errors(self._bootstrap):
+        with _errors(self._login):
             self._consumer.assign([part])
             self._consumer.seek(part, position)
         limit = time.monotonic() + STALL_SECONDS
         while position < end:
-            with _errors(self._bootstrap):
+            with _errors(self._login):
                 found = self._consumer.poll(timeout_ms=500).get(part, [])
             if found:
                 limit = time.monotonic() + STALL_SECONDS
             elif time.monotonic() > limit:
-                raise ServiceUnavailable(f"Kafka at {self._bootstrap} holds {topic} but does not give it; is it up?")
+                raise ServiceUnavailable(
+                    f"Kafka at {self._login.bootstrap} holds {topic} but does not give it; is it up?"
+                )
             for message in found:
                 if message.offset >= end:
                     return
@@ -234,9 +264,9 @@ class Reader:
                 yield _record(message)
 
 
-def ensure_topics(bootstrap: str, partitions: Mapping[str, int] = PARTITIONS) -> None:
+def ensure_topics(login: KafkaLogin, partitions: Mapping[str, int] = PARTITIONS) -> None:
     """Make the topics that are not there yet and wait until they can be used. Dead letters are kept for ever."""
-    with _admin(bootstrap) as admin:
+    with _admin(login) as admin:
         missing = sorted(set(partitions) - set(admin.list_topics()))
         for topic in missing:
             configs = {"retention.ms": "-1"} if topic == DEAD_LETTERS else {}
@@ -248,9 +278,22 @@ def ensure_topics(bootstrap: str, partitions: Mapping[str, int] = PARTITIONS) ->
         admin.wait_for_topics(sorted(partitions))
 
 
-def topics_overview(bootstrap: str) -> list[TopicOverview]:
+def ensure_grants(login: KafkaLogin, grants: Collection[Grant] = GRANTS) -> None:
+    """Allow the users of `grants` just that; what else they were allowed before is taken back."""
+    wanted = {_acl(grant) for grant in grants}
+    users = {f"User:{grant.user}" for grant in grants}
+    with _admin(login) as admin:
+        found = {acl for acl in admin.describe_acls(_ANY_ACL)[0] if acl.principal in users}
+        failed = admin.create_acls(list(wanted - found))["failed"] if wanted - found else []
+        taken_back = admin.delete_acls([_filter(acl) for acl in found - wanted]) if found - wanted else []
+        failed += [error for _, _, error in taken_back if error is not NoError]
+        for error in failed:
+            raise error(f"while setting who may do what in Kafka at {login.bootstrap}")
+
+
+def topics_overview(login: KafkaLogin) -> list[TopicOverview]:
     """The topics of the broker by name, without Kafka's own."""
-    with _admin(bootstrap) as admin:
+    with _admin(login) as admin:
         names = sorted(name for name in admin.list_topics() if not name.startswith("__"))
         described = {topic["name"]: topic["partitions"] for topic in admin.describe_topics(names)} if names else {}
         parts = [TopicPartition(name, p["partition_index"]) for name in names for p in described[name]]
@@ -271,15 +314,15 @@ def topics_overview(bootstrap: str) -> list[TopicOverview]:
     return overview
 
 
-def oldest_unread(bootstrap: str, group: str, topic: str) -> datetime | None:
+def oldest_unread(login: KafkaLogin, group: str, topic: str) -> datetime | None:
     """When the oldest message of a topic that a group has not committed was written; None when it committed all."""
-    with _admin(bootstrap) as admin:
+    with _admin(login) as admin:
         partitions = [
             part["partition_index"] for found in admin.describe_topics([topic]) for part in found["partitions"]
         ]
         committed = admin.list_group_offsets([group]).get(group, {})
     places = ((part, committed.get(TopicPartition(topic, part))) for part in partitions)
-    with Reader(bootstrap) as reader:
+    with Reader(login) as reader:
         unread = (
             next(reader.read(topic, part, max(0, read.offset) if read else 0, sys.maxsize), None)
             for part, read in places
@@ -287,25 +330,24 @@ def oldest_unread(bootstrap: str, group: str, topic: str) -> datetime | None:
         return min((record.at for record in unread if record is not None), default=None)
 
 
-def follow(bootstrap: str, topics: Sequence[str]) -> Iterator[Record]:
+def follow(login: KafkaLogin, topics: Sequence[str]) -> Iterator[Record]:
     """The messages that come into some topics from now on, without end; reads as no group, so nobody is disturbed."""
-    with _errors(bootstrap):
+    with _errors(login):
         consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap,
-            bootstrap_timeout_ms=BOOTSTRAP_MS,
+            **client_options(login),
             group_id=None,
             enable_auto_commit=False,
             allow_auto_create_topics=False,
         )
     try:
-        with _errors(bootstrap):
+        with _errors(login):
             parts = [TopicPartition(name, p) for name in topics for p in consumer.partitions_for_topic(name) or ()]
             consumer.assign(parts)
             for part, offset in consumer.end_offsets(parts).items():
                 # A fixed position: `seek_to_end` is carried out at the first poll, which may come later.
                 consumer.seek(part, offset)
         while True:
-            with _errors(bootstrap):
+            with _errors(login):
                 found = consumer.poll(timeout_ms=500)
             for messages in found.values():
                 yield from map(_record, messages)
@@ -314,9 +356,9 @@ def follow(bootstrap: str, topics: Sequence[str]) -> Iterator[Record]:
 
 
 @contextmanager
-def _admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
-    with _errors(bootstrap):
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=BOOTSTRAP_MS)
+def _admin(login: KafkaLogin) -> Iterator[KafkaAdminClient]:
+    with _errors(login):
+        admin = KafkaAdminClient(**client_options(login))
         try:
             yield admin
         finally:
@@ -324,7 +366,7 @@ def _admin(bootstrap: str) -> Iterator[KafkaAdminClient]:
 
 
 @contextmanager
-def _errors(bootstrap: str) -> Iterator[None]:
+def _errors(login: KafkaLogin) -> Iterator[None]:
     """Turn kafka-python's errors into ours."""
     try:
         yield
@@ -334,9 +376,15 @@ def _errors(bootstrap: str) -> Iterator[None]:
         raise ServiceUnavailable(
             "Kafka gave this reader's partitions to another one before it committed; they are read again."
         ) from error
+    except AuthorizationError as error:
+        raise ServiceUnavailable(
+            f"Kafka does not let its user {login.user} do that ({type(error).__name__}). `sluice up` grants it.",
+            user=login.user,
+        ) from error
     except (KafkaError, OSError) as error:
         raise ServiceUnavailable(
-            f"Kafka at {bootstrap} gave no proper answer ({type(error).__name__}). Is it up? `sluice status` tells."
+            f"Kafka at {login.bootstrap} gave no proper answer ({type(error).__name__}). "
+            "Is it up? `sluice status` tells."
         ) from error
 
 
@@ -350,3 +398,26 @@ def _record(message: Any) -> Record:
         value=message.value,
         headers=text_headers(message.headers),
     )
+
+
+_ANY_ACL = ACLFilter(
+    principal=None,
+    host=None,
+    operation=ACLOperation.ANY,
+    permission_type=ACLPermissionType.ANY,
+    resource_pattern=ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+)
+
+
+def _acl(grant: Grant) -> ACL:
+    return ACL(
+        principal=f"User:{grant.user}",
+        host="*",
+        operation=ACLOperation[grant.operation],
+        permission_type=ACLPermissionType.ALLOW,
+        resource_pattern=ResourcePattern(ResourceType[grant.kind], grant.name),
+    )
+
+
+def _filter(acl: ACL) -> ACLFilter:
+    return ACLFilter(acl.principal, acl.host, acl.operation, acl.permission_type, acl.resource_pattern)

@@ -106,7 +106,8 @@ def reconcile(settings: Settings, batches_since: BatchesSince, full: bool = Fals
     Raises:
         ServiceUnavailable: a server does not answer; what was repaired stays so, and the next pass goes on.
     """
-    producer = Producer(settings.kafka_bootstrap)
+    login = settings.kafka_login("reconcile")
+    producer = Producer(login)
     try:
         with open_ledger(settings) as ledger:
             contracts = tuple(load_contracts(settings.contracts_dir).values())
@@ -116,7 +117,7 @@ def reconcile(settings: Settings, batches_since: BatchesSince, full: bool = Fals
                 ledger,
                 store_for(settings, "consumers"),
                 producer,
-                partial(oldest_unread, settings.kafka_bootstrap),
+                partial(oldest_unread, login),
                 batches_since,
                 full,
                 repair,

@@ -393,12 +393,13 @@ def main() -> int:
 
 def _serve(settings: Settings, stopping: threading.Event) -> None:
     contracts = WatchedContracts(settings.contracts_dir)
-    producer = Producer(settings.kafka_bootstrap)
+    login = settings.kafka_login("router")
+    producer = Producer(login)
     server, thread = start_http_server(settings.ports.router_metrics, addr=HOST)
     try:
         with open_ledger(settings) as ledger:
             router = Router(
-                connect=lambda: Consumer(settings.kafka_bootstrap, ROUTER_GROUP, EVENT_TOPICS),
+                connect=lambda: Consumer(login, ROUTER_GROUP, EVENT_TOPICS),
                 producer=producer,
                 ledger=ledger,
                 store=store_for(settings, "consumers"),

@@ -68,6 +68,18 @@ def ports_from(base: int | None) -> Ports:
     return Ports(**{name: base + offset for offset, name in enumerate(USUAL_PORTS)})
 
 
+class KafkaLogin(BaseModel):
+    """Where Kafka is, and as whom one signs in there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bootstrap: str
+    """`host:port`."""
+    user: str | None = None
+    """None: the broker asks nobody who they are."""
+    password: SecretStr = SecretStr("")
+
+
 class Settings(BaseSettings):
     """Everything that differs between two stacks."""
 
@@ -114,6 +126,16 @@ class Settings(BaseSettings):
     airflow_db_password: SecretStr = SecretStr("")
     """Postgres role `airflow`: database `airflow`."""
 
+    kafka_admin_password: SecretStr = SecretStr("")
+    """Kafka user `admin`, who may do anything: the broker itself, and the bootstrap. For the others see
+    `consumers.grants`."""
+    kafka_minio_password: SecretStr = SecretStr("")
+    kafka_router_password: SecretStr = SecretStr("")
+    kafka_listener_password: SecretStr = SecretStr("")
+    kafka_reconcile_password: SecretStr = SecretStr("")
+    kafka_operator_password: SecretStr = SecretStr("")
+    """Kafka user `operator`: a person's commands."""
+
     airflow_admin_user: str = "admin"
     airflow_admin_password: SecretStr = SecretStr("")
     airflow_service_user: str = "sluice-listener"
@@ -149,6 +171,22 @@ class Settings(BaseSettings):
     def postgres_server(self) -> str:
         """`host:port` of Postgres."""
         return self.postgres_address or f"{HOST}:{self.ports.postgres}"
+
+    @property
+    def kafka_passwords(self) -> dict[str, SecretStr]:
+        """Every user of Kafka with its password."""
+        return {
+            "admin": self.kafka_admin_password,
+            "minio": self.kafka_minio_password,
+            "router": self.kafka_router_password,
+            "listener": self.kafka_listener_password,
+            "reconcile": self.kafka_reconcile_password,
+            "operator": self.kafka_operator_password,
+        }
+
+    def kafka_login(self, user: str) -> KafkaLogin:
+        """How a user signs in to Kafka."""
+        return KafkaLogin(bootstrap=self.kafka_bootstrap, user=user, password=self.kafka_passwords[user])
 
     @property
     def spark_remote(self) -> str:

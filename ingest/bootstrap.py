@@ -47,14 +47,21 @@ RULES: dict[str, tuple[NotifyRule, NotifyRule]] = {
 
 
 def notification_environment(settings: Settings, queue_root: Path) -> dict[str, str]:
-    """The environment that MinIO must be started with so that it knows the targets of `RULES`.
+    """The environment that MinIO must be started with so that it knows the targets of `RULES`; holds a password.
 
     Args:
         queue_root: folder that outlives MinIO; each target keeps its unsent events in a folder of its own there.
     """
+    login = settings.kafka_login("minio")
+    signs_in = {
+        "SASL": "on",
+        "SASL_MECHANISM": "plain",
+        "SASL_USERNAME": login.user or "",
+        "SASL_PASSWORD": login.password.get_secret_value(),
+    }
     environment: dict[str, str] = {}
     for bucket, (durable, prompt) in RULES.items():
-        values = {"ENABLE": "on", "BROKERS": settings.kafka_bootstrap, "TOPIC": f"lake.{bucket}.events"}
+        values = {"ENABLE": "on", "BROKERS": login.bootstrap, "TOPIC": f"lake.{bucket}.events", **signs_in}
         queue = {"QUEUE_DIR": str(queue_root.resolve() / bucket), "QUEUE_LIMIT": str(QUEUE_LIMIT)}
         environment |= _target(prompt.target, values) | _target(durable.target, values | queue)
     return environment

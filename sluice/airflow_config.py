@@ -90,8 +90,14 @@ def _pace(settings: Settings) -> dict[str, str]:
 
 
 def _connections(settings: Settings) -> dict[str, str]:
+    login = settings.kafka_login("listener")
     kafka = {
-        "bootstrap.servers": settings.kafka_bootstrap,
+        "bootstrap.servers": login.bootstrap,
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": login.user,
+        # By this name Airflow masks the value wherever it shows the connection.
+        "sasl.password": login.password.get_secret_value(),
         "group.id": "sluice",
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",

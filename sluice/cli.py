@@ -321,11 +321,12 @@ def topics(
         names = topic or list(PARTITIONS)
         if not set(names) <= set(PARTITIONS):
             raise errors.UsageError(f"No such topic. Topics: {', '.join(PARTITIONS)}.")
+        login = settings.kafka_login("operator")
         if not follow:
-            found = [item for item in broker.topics_overview(settings.kafka_bootstrap) if item.topic in names]
+            found = [item for item in broker.topics_overview(login) if item.topic in names]
             _print_json([item.model_dump(mode="json") for item in found]) if as_json else render.topics(found)
             return
-        for message in broker.follow(settings.kafka_bootstrap, names):
+        for message in broker.follow(login, names):
             _print_json(render.record(message)) if as_json else render.message(message)
 
 

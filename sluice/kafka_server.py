@@ -1,17 +1,22 @@
-"""The Kafka broker: one KRaft node on the loopback address."""
+"""The Kafka broker: one KRaft node on the loopback address, which lets nobody in without a password."""
 
 from __future__ import annotations
 
 import base64
 import subprocess
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from contracts.errors import SetupError
 from contracts.settings import HOST, PROJECT, Settings
 from sluice import install
+from sluice.secrets import write_private
 
 HEAP = "384m"
+LISTENER = "CLIENTS"
+BROKER = "admin"
+"""The user that the broker is to itself and to the bootstrap."""
 
 
 def _folder(settings: Settings) -> Path:
@@ -19,17 +24,26 @@ def _folder(settings: Settings) -> Path:
 
 
 def properties(settings: Settings) -> str:
-    """The broker's server.properties."""
+    """The broker's server.properties; holds the passwords of all its users, so write it for its owner alone."""
     ports = settings.ports
+    controller = f"CONTROLLER://{HOST}:{ports.kafka_controller}"
     values = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.bootstrap.servers": f"{HOST}:{ports.kafka_controller}",
-        "listeners": f"PLAINTEXT://{HOST}:{ports.kafka},CONTROLLER://{HOST}:{ports.kafka_controller}",
-        "advertised.listeners": f"PLAINTEXT://{settings.kafka_bootstrap},CONTROLLER://{HOST}:{ports.kafka_controller}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{LISTENER}://{HOST}:{ports.kafka},{controller}",
+        "advertised.listeners": f"{LISTENER}://{settings.kafka_bootstrap},{controller}",
+        "listener.security.protocol.map": f"{LISTENER}:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
         "controller.listener.names": "CONTROLLER",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "inter.broker.listener.name": LISTENER,
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        f"listener.name.{LISTENER.lower()}.plain.sasl.jaas.config": _logins(settings, settings.kafka_passwords),
+        # The broker alone speaks to its controller.
+        "listener.name.controller.plain.sasl.jaas.config": _logins(settings, [BROKER]),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{BROKER}",
         "log.dirs": str(_folder(settings) / "data"),
         "auto.create.topics.enable": "false",
         "num.partitions": "3",
@@ -46,6 +60,21 @@ def properties(settings: Settings) -> str:
         "log.segment.bytes": "67108864",
     }
     return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def _logins(settings: Settings, users: Iterable[str]) -> str:
+    """JAAS: as whom the broker signs in to itself, and who may sign in with which password."""
+    passwords = {user: settings.kafka_passwords[user].get_secret_value() for user in users}
+    own = {"username": BROKER, "password": passwords[BROKER]}
+    options = own | {f"user_{user}": password for user, password in passwords.items()}
+    told = " ".join(f"{name}={_quoted(value)}" for name, value in options.items())
+    return f"org.apache.kafka.common.security.plain.PlainLoginModule required {told};"
+
+
+def _quoted(value: str) -> str:
+    # Once for JAAS, once more for the file of properties: a password may come from the environment.
+    for_jaas = value.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + for_jaas.replace("\\", "\\\\") + '"'
 
 
 def _class_path(settings: Settings) -> str:
@@ -70,7 +99,7 @@ def prepare(settings: Settings) -> None:
     folder = _folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "server.properties"
-    file.write_text(properties(settings), "utf-8")
+    write_private(file, properties(settings))
     if (folder / "data" / "meta.properties").exists():
         return
     java = install.find_java()

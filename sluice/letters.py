@@ -204,11 +204,12 @@ def open_box(settings: Settings) -> Iterator[DeadLetterBox]:
     from consumers.broker import Producer, Reader
     from consumers.ledger import open_ledger
 
-    producer = Producer(settings.kafka_bootstrap)
+    login = settings.kafka_login("operator")
+    producer = Producer(login)
     try:
         with (
-            Reader(settings.kafka_bootstrap) as reader,
-            Reader(settings.kafka_bootstrap) as sources,
+            Reader(login) as reader,
+            Reader(login) as sources,
             open_ledger(settings) as ledger,
         ):
             yield DeadLetterBox(reader, sources, producer, ledger)

@@ -64,7 +64,7 @@ def carry_out(settings: Settings, plan: ReplayPlan) -> int:
     Raises:
         ServiceUnavailable: Kafka or Postgres does not answer.
     """
-    producer = Producer(settings.kafka_bootstrap)
+    producer = Producer(settings.kafka_login("operator"))
     try:
         with open_ledger(settings) as ledger:
             # 1. The ledger holds that the files were asked for again.

@@ -1,4 +1,4 @@
-"""The one file that holds a stack's passwords, made at the first start with mode 0600."""
+"""The one file that holds a stack's passwords, made at the first start with mode 0600, and the files made of it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def ensure_secrets(home: Path) -> Path:
         os.fsync(file.fileno())
     draft.replace(path)
     return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _new_secret(name: str) -> str:

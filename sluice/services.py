@@ -16,6 +16,7 @@ from contracts.settings import HOST, PROJECT, Settings
 from ingest.bootstrap import notification_environment
 from sluice import install, kafka_server, postgres_server
 from sluice.airflow_config import airflow_environment
+from sluice.secrets import write_private
 
 LOGGING = PROJECT / "compose" / "conf" / "log4j2.properties"
 
@@ -150,14 +151,6 @@ def _prepare_connect(settings: Settings) -> None:
 
     conf = connect_server_conf(settings)
     write_private(connect_properties(settings), "".join(f"{name} {value}\n" for name, value in sorted(conf.items())))
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _router(settings: Settings) -> Command:

@@ -133,7 +133,6 @@ def _bootstrap(settings: Settings, say: Say) -> None:
     """Make databases, topics, buckets, users, notification rules and tables. Safe to repeat."""
     from concurrent.futures import Future, ThreadPoolExecutor
 
-    from consumers.broker import ensure_topics
     from consumers.migrate import migrate
     from ingest.bootstrap import bootstrap_store
     from sluice.postgres_server import bootstrap_databases
@@ -144,12 +143,21 @@ def _bootstrap(settings: Settings, say: Say) -> None:
         steps: list[Future[None]] = [
             pool.submit(_bootstrap_airflow, settings),
             pool.submit(migrate, settings.postgres_url("ledger", "lake")),
-            pool.submit(ensure_topics, settings.kafka_bootstrap),
+            pool.submit(_bootstrap_kafka, settings),
             pool.submit(bootstrap_store, settings),
         ]
         for step in steps:
             step.result()
     say(f"bootstrap is done: databases, topics, buckets, users, notification rules ({time.monotonic() - begun:.0f} s)")
+
+
+def _bootstrap_kafka(settings: Settings) -> None:
+    from consumers.broker import ensure_grants, ensure_topics
+
+    login = settings.kafka_login("admin")
+    # First the grants: MinIO and, in a stack that is partly up, the others wait for them.
+    ensure_grants(login)
+    ensure_topics(login)
 
 
 def _bootstrap_airflow(settings: Settings) -> None:

@@ -16,8 +16,9 @@ import urllib3
 
 from contracts.settings import HOST, USUAL_PORTS, Settings, load_settings
 from ingest.bootstrap import notification_environment
-from sluice import postgres_server
-from sluice.services import BY_NAME, connect_properties, write_private
+from sluice import kafka_server, postgres_server
+from sluice.secrets import write_private
+from sluice.services import BY_NAME, connect_properties
 from spark_jobs.session import connect_server_conf
 
 SECRETS = {
@@ -28,6 +29,8 @@ SECRETS = {
     "reader_secret_key": "reader-for-tests",
     "postgres_password": "postgres-for-tests",
     "catalog_password": "catalog-for-tests",
+    # Of signs that JAAS and property files make something of.
+    **{f"kafka_{user}_password": f'{user} "for" \\tests\\' for user in Settings().kafka_passwords},
 }
 
 
@@ -98,6 +101,16 @@ def running_spark_connect(settings: Settings) -> Iterator[None]:
     started = BY_NAME["spark-connect"].command(settings)
     with _process(started.argv, settings.home / "spark-connect.log", os.environ | started.environment):
         _wait_for_port(settings.ports.spark_connect)
+        yield
+
+
+@contextmanager
+def running_kafka(settings: Settings) -> Iterator[None]:
+    """A broker as a stack has it, without topics and grants; it goes on with what an earlier one left."""
+    kafka_server.prepare(settings)
+    command = BY_NAME["kafka"].command(settings)
+    with _process(command.argv, settings.home / "kafka.log", os.environ | command.environment):
+        _wait_for_port(settings.ports.kafka)
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from consumers.broker import Producer
+from consumers.broker import Producer, client_options
 from consumers.ledger import Ledger
 from consumers.topics import BRONZE_EVENTS, DEAD_LETTERS, WORK_TOPICS
 from contracts.events import BucketEvent
@@ -130,9 +130,8 @@ def test_megabytes_of_json_go_to_the_dead_letters_and_the_next_file_is_not_delay
     value = json.dumps({"Records": [{"nonsense": unique, "n": number} for number in range(150_000)]}).encode()
     assert len(value) > 5_000_000
     # The broker's limit is for what is sent, and that is compressed.
-    producer = KafkaProducer(
-        bootstrap_servers=stack.settings.kafka_bootstrap, compression_type="gzip", max_request_size=20_000_000
-    )
+    admin = client_options(stack.settings.kafka_login("admin"))
+    producer = KafkaProducer(**admin, compression_type="gzip", max_request_size=20_000_000)
     producer.send(BRONZE_EVENTS, key=f"bronze/{unique}".encode(), value=value).get(timeout=30)
     producer.close()
     story = put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(80, seed=43))
@@ -156,7 +155,7 @@ def test_work_of_a_newer_schema_goes_to_the_dead_letters(
 
 
 def _send(stack: Stack, topic: str, key: str, value: bytes) -> None:
-    producer = Producer(stack.settings.kafka_bootstrap)
+    producer = Producer(stack.settings.kafka_login("admin"))
     producer.send(topic, key, value)
     producer.flush()
     producer.close()
@@ -168,7 +167,7 @@ def _dead_letter(stack: Stack, text: str, seconds: float = 60.0) -> dict[str, An
 
     consumer = KafkaConsumer(
         DEAD_LETTERS,
-        bootstrap_servers=stack.settings.kafka_bootstrap,
+        **client_options(stack.settings.kafka_login("operator")),
         group_id=None,
         auto_offset_reset="earliest",
         enable_auto_commit=False,

@@ -22,7 +22,7 @@ Found = Callable[..., dict[str, Any]]
 @pytest.fixture
 def send(stack: Stack, unique: str) -> Iterator[Send]:
     """Write a message to the bronze events, with a key of the test's own."""
-    producer = Producer(stack.settings.kafka_bootstrap)
+    producer = Producer(stack.settings.kafka_login("admin"))
 
     def write(value: bytes) -> None:
         producer.send(BRONZE_EVENTS, f"bronze/{unique}", value)
@@ -109,7 +109,7 @@ def test_dead_letter_that_there_is_not_is_wrong_usage(stack: Stack) -> None:
 
 def _whole(stack: Stack, letter: dict[str, Any]) -> bytes | None:
     """The message of a dead letter as its topic holds it."""
-    with Reader(stack.settings.kafka_bootstrap) as reader:
+    with Reader(stack.settings.kafka_login("operator")) as reader:
         place = letter["topic"], letter["partition"], letter["offset"]
         (record,) = reader.read(*place, place[2] + 1)
     return record.value

@@ -182,7 +182,7 @@ def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
     from consumers.topics import BRONZE_EVENTS, DEAD_LETTERS
 
     before = {item["topic"]: item["messages"] for item in stack.json("topics")}
-    producer = Producer(stack.settings.kafka_bootstrap)
+    producer = Producer(stack.settings.kafka_login("admin"))
     for body in (b"not json", b'{"Records": []}', b"\xff\xfe", b'{"Records": [{"s3": 1}]}'):
         producer.send(BRONZE_EVENTS, f"bronze/{unique}", body)
     producer.flush()

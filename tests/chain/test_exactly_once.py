@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
+from consumers.broker import client_options
 from consumers.ledger import Ledger
 from consumers.topics import BRONZE_EVENTS, DEAD_LETTERS
 from contracts.dataset import DatasetContract
@@ -48,9 +49,12 @@ def caught_up(stack: Stack) -> bool:
 def events_of(stack: Stack, folder: str) -> list[tuple[bytes, bytes]]:
     """Key and value of the events of a folder, as MinIO wrote them."""
     consumer = KafkaConsumer(
-        BRONZE_EVENTS, bootstrap_servers=stack.settings.kafka_bootstrap, group_id=None, auto_offset_reset="earliest",
+        BRONZE_EVENTS,
+        **client_options(stack.settings.kafka_login("operator")),
+        group_id=None,
+        auto_offset_reset="earliest",
         consumer_timeout_ms=3000,
-    )  # fmt: skip
+    )
     try:
         return [(m.key, m.value) for m in consumer if m.key is not None and folder.encode() in m.key]
     finally:
@@ -65,7 +69,7 @@ def test_duplicate_reordered_and_replayed_events_leave_the_tables_of_a_run_witho
     put_all({f"nyc_yellow/{unique}/{name}": body for name, body in bodies.items()})
     events = events_of(stack, unique)
     assert len({parse_events(value)[0].etag for _, value in events}) == 3
-    producer = KafkaProducer(bootstrap_servers=stack.settings.kafka_bootstrap)
+    producer = KafkaProducer(**client_options(stack.settings.kafka_login("admin")))
     for key, value in [*reversed(events), *events, *events]:
         producer.send(BRONZE_EVENTS, key=key, value=value)
     producer.flush()

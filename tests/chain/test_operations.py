@@ -66,7 +66,7 @@ def made(stack: Stack, put: Drop, month: MakeMonth, tmp_path_factory: pytest.Tem
 
 def _dead_letter(stack: Stack, key: str) -> str:
     """The id of a new dead letter: a message of that key which is no event."""
-    producer = Producer(stack.settings.kafka_bootstrap)
+    producer = Producer(stack.settings.kafka_login("admin"))
     producer.send(BRONZE_EVENTS, key, b"no event")
     producer.flush()
     producer.close()

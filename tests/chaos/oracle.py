@@ -100,7 +100,7 @@ class Oracle:
             return f"runs are active: {active}"
         unread = [
             f"{topic.topic} ({group}: {lag})"
-            for topic in topics_overview(self.settings.kafka_bootstrap)
+            for topic in topics_overview(self.settings.kafka_login("operator"))
             for group, lag in topic.lag.items()
             if lag and topic.topic != DEAD_LETTERS
         ]
@@ -206,7 +206,7 @@ class Oracle:
 
     def _wrong_letters(self, nonsense: set[str]) -> list[str]:
         consumer = KafkaConsumer(
-            DEAD_LETTERS, bootstrap_servers=self.settings.kafka_bootstrap, group_id=None,
+            DEAD_LETTERS, **client_options(self.settings.kafka_login("operator")), group_id=None,
             auto_offset_reset="earliest", consumer_timeout_ms=2000,
         )  # fmt: skip
         try:

@@ -89,7 +89,7 @@ class User:
 
     def _events(self, key: str) -> list[tuple[bytes | None, bytes]]:
         consumer = KafkaConsumer(
-            BRONZE_EVENTS, bootstrap_servers=self.settings.kafka_bootstrap, group_id=None,
+            BRONZE_EVENTS, **client_options(self.settings.kafka_login("operator")), group_id=None,
             auto_offset_reset="earliest", consumer_timeout_ms=1500,
         )  # fmt: skip
         try:
@@ -98,7 +98,7 @@ class User:
             consumer.close()
 
     def _send(self, messages: Sequence[tuple[bytes | None, bytes]]) -> None:
-        producer = KafkaProducer(bootstrap_servers=self.settings.kafka_bootstrap, acks="all")
+        producer = KafkaProducer(**client_options(self.settings.kafka_login("operator")), acks="all")
         try:
             for key, value in messages:
                 producer.send(BRONZE_EVENTS, key=key, value=value)

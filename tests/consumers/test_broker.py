@@ -14,6 +14,7 @@ from kafka.structs import OffsetAndTimestamp
 from consumers import broker
 from consumers.broker import Reader
 from contracts.errors import ServiceUnavailable
+from contracts.settings import KafkaLogin
 
 TOPIC = "lake.dlq"
 MESSAGES = 5
@@ -21,8 +22,8 @@ LARGE = 900_000
 
 
 @pytest.fixture(scope="module")
-def bootstrap() -> Iterator[str]:
-    """Address of a broker that holds a few messages, the last of them large."""
+def login() -> Iterator[KafkaLogin]:
+    """Login of a broker that asks nobody who they are and holds a few messages, the last of them large."""
     producer = confluent_kafka.Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "made by the line before"})
     (server,) = producer.list_topics(timeout=10).brokers.values()
     for number in range(MESSAGES - 1):
@@ -30,15 +31,15 @@ def bootstrap() -> Iterator[str]:
         producer.produce(TOPIC, partition=0, key=b"key", value=b"%d" % number, headers=headers)
     producer.produce(TOPIC, partition=0, value=b"x" * LARGE)
     assert producer.flush(10) == 0
-    yield f"{server.host}:{server.port}"
+    yield KafkaLogin(bootstrap=f"{server.host}:{server.port}")
     del producer  # The broker ends with it.
 
 
 @pytest.fixture
-def reader(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+def reader(login: KafkaLogin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     # The broker for tests knows old requests only.
     monkeypatch.setattr(broker, "KafkaConsumer", partial(broker.KafkaConsumer, api_version=(1, 0, 0)))
-    with Reader(bootstrap) as reader:
+    with Reader(login) as reader:
         yield reader
 
 
@@ -87,7 +88,7 @@ def test_offset_since_a_moment_is_of_the_first_message_written_then_or_later(
     monkeypatch: pytest.MonkeyPatch, seconds: float, offset: int | None
 ) -> None:
     monkeypatch.setattr(broker, "KafkaConsumer", lambda **_: FakeConsumer())
-    with Reader("nowhere") as reader:
+    with Reader(KafkaLogin(bootstrap="nowhere")) as reader:
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
         assert reader.offset_since(TOPIC, 0, moment) == offset
 
@@ -95,4 +96,4 @@ def test_offset_since_a_moment_is_of_the_first_message_written_then_or_later(
 def test_no_broker_is_service_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "BOOTSTRAP_MS", 200)
     with pytest.raises(ServiceUnavailable):
-        Reader("127.0.0.1:1")
+        Reader(KafkaLogin(bootstrap="127.0.0.1:1"))

@@ -34,12 +34,13 @@ def test_command_line_holds_no_secret(settings: Settings, service: Service) -> N
 def test_service_gets_the_secrets_of_its_own_part_only(settings: Settings, service: Service) -> None:
     values = " ".join(service.command(settings).environment.values())
     allowed = {
-        "minio": {"minio_root_password"},
+        "minio": {"minio_root_password", "kafka_minio_password"},
         "spark-worker": {"spark_secret_key"},
         "spark-connect": {"spark_secret_key"},
     }.get(service.name, set())
     if service.name.startswith("airflow"):
         allowed = {"airflow_db_password", "airflow_fernet_key", "airflow_jwt_secret", "airflow_secret_key"}
+        allowed |= {"kafka_listener_password"}
     held = {
         name
         for name, value in settings.model_dump().items()
