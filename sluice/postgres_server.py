@@ -109,11 +109,12 @@ def bootstrap_databases(settings: Settings) -> None:
             for role, password in passwords.items():
                 if not link.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone():
                     link.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
-                link.execute(
-                    sql.SQL("alter role {} password {}").format(
-                        sql.Identifier(role), sql.Literal(password.get_secret_value())
-                    )
+                # The verifier and not the password: the server logs statements that fail or are slow.
+                verifier = link.pgconn.encrypt_password(
+                    password.get_secret_value().encode(), role.encode(), b"scram-sha-256"
                 )
+                statement = sql.SQL("alter role {} password {}")
+                link.execute(statement.format(sql.Identifier(role), sql.Literal(verifier.decode())))
             for database, owner in (("airflow", "airflow"), ("lake", settings.postgres_superuser)):
                 if not link.execute("select 1 from pg_database where datname = %s", (database,)).fetchone():
                     link.execute(
@@ -121,6 +122,8 @@ def bootstrap_databases(settings: Settings) -> None:
                     )
                 link.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(database)))
             link.execute("grant connect on database lake to ledger, catalog, reader")
+            # Whoever can sign in may look around in these two by default, and make temporary tables.
+            link.execute("revoke all on database postgres, template1 from public")
         with psycopg.connect(settings.postgres_url("sluice", "lake"), autocommit=True, connect_timeout=5) as link:
             link.execute("create schema if not exists ledger authorization ledger")
             link.execute("revoke all on schema public from public")

@@ -29,6 +29,9 @@ SECRETS = {
     "reader_secret_key": "reader-for-tests",
     "postgres_password": "postgres-for-tests",
     "catalog_password": "catalog-for-tests",
+    "ledger_password": "ledger-for-tests",
+    "reader_password": "db-reader-for-tests",
+    "airflow_db_password": "airflow-for-tests",
     # Of signs that JAAS and property files make something of.
     **{f"kafka_{user}_password": f'{user} "for" \\tests\\' for user in Settings().kafka_passwords},
 }

@@ -136,7 +136,7 @@ def test_megabytes_of_json_go_to_the_dead_letters_and_the_next_file_is_not_delay
     producer.close()
     story = put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(80, seed=43))
     assert story.state is FileState.DONE
-    letter = _dead_letter(stack, unique)
+    letter = dead_letter_of(stack, unique)
     assert (letter["reason"], letter["value_cut"]) == ("bad_event", True)
 
 
@@ -148,7 +148,7 @@ def test_work_of_a_newer_schema_goes_to_the_dead_letters(
         schema_version=99, layer=Layer.SILVER, dataset="nyc_yellow", items=(item,), at=datetime.now(UTC)
     )
     _send(stack, WORK_TOPICS[Layer.SILVER], unique, message.model_dump_json().encode())
-    letter = _dead_letter(stack, unique)
+    letter = dead_letter_of(stack, unique)
     assert letter["reason"] == "bad_work"
     assert "99" in letter["detail"]
     assert put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(50, seed=44)).state is FileState.DONE
@@ -161,7 +161,7 @@ def _send(stack: Stack, topic: str, key: str, value: bytes) -> None:
     producer.close()
 
 
-def _dead_letter(stack: Stack, text: str, seconds: float = 60.0) -> dict[str, Any]:
+def dead_letter_of(stack: Stack, text: str, seconds: float = 60.0) -> dict[str, Any]:
     """The dead letter of the message whose value holds a text; waits for it."""
     from kafka import KafkaConsumer
 
