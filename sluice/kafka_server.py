@@ -23,6 +23,11 @@ def _folder(settings: Settings) -> Path:
     return settings.home / "kafka"
 
 
+def properties_file(settings: Settings) -> Path:
+    """Where `properties` is written, with mode 0600."""
+    return _folder(settings) / "server.properties"
+
+
 def properties(settings: Settings) -> str:
     """The broker's server.properties; holds the passwords of all its users, so write it for its owner alone."""
     ports = settings.ports
@@ -86,7 +91,7 @@ def argv(settings: Settings, java_home: str, logging: Path) -> list[str]:
     return [
         f"{java_home}/bin/java", f"-Xmx{HEAP}", "-Xms128m", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={logging}", "-cp", _class_path(settings),
-        "kafka.Kafka", str(_folder(settings) / "server.properties"),
+        "kafka.Kafka", str(properties_file(settings)),
     ]  # fmt: skip
 
 
@@ -98,7 +103,7 @@ def prepare(settings: Settings) -> None:
     """
     folder = _folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "server.properties"
+    file = properties_file(settings)
     write_private(file, properties(settings))
     if (folder / "data" / "meta.properties").exists():
         return

@@ -42,7 +42,8 @@ def log_file(settings: Settings, service: str) -> Path:
     return settings.home / "logs" / f"{service}.log"
 
 
-def _run_folder(settings: Settings) -> Path:
+def run_folder(settings: Settings) -> Path:
+    """A private folder for the socket and the process id."""
     # A Unix socket's path holds at most 107 bytes, so it cannot lie in an arbitrarily deep SLUICE_HOME.
     digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"sluice-{os.getuid()}-{digest}"
@@ -54,14 +55,14 @@ def _run_folder(settings: Settings) -> Path:
 
 
 def _socket(settings: Settings) -> Path:
-    return _run_folder(settings) / "supervisor.sock"
+    return run_folder(settings) / "supervisor.sock"
 
 
 def write_configuration(settings: Settings) -> Path:
     """Write supervisord's configuration; it holds commands and paths, and no secret."""
     conf = configparser.RawConfigParser()
     logs = settings.home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     conf["unix_http_server"] = {"file": str(_socket(settings)), "chmod": "0600"}
     conf["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
@@ -70,7 +71,7 @@ def write_configuration(settings: Settings) -> Path:
         "logfile": _escape(logs / "supervisord.log"),
         "logfile_maxbytes": str(LOG_BYTES),
         "logfile_backups": "2",
-        "pidfile": _escape(_run_folder(settings) / "supervisord.pid"),
+        "pidfile": _escape(run_folder(settings) / "supervisord.pid"),
         "childlogdir": _escape(logs),
         "directory": "/",
         "umask": "077",
