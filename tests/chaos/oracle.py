@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from kafka import KafkaConsumer
 
-from consumers.broker import topics_overview
+from consumers.broker import client_options, topics_overview
 from consumers.topics import DEAD_LETTERS
 from contracts.errors import Retryable
 from contracts.settings import Settings

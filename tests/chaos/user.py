@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
+from consumers.broker import client_options
 from consumers.topics import BRONZE_EVENTS
 from contracts.settings import Settings
 from ingest.generator import generate_month
