@@ -65,12 +65,15 @@ BODIES = {
 
 def airflow(stack: Stack, user: str, password: SecretStr) -> httpx.Client:
     """Airflow's API as one of its users."""
-    client = httpx.Client(base_url=stack.settings.airflow_url, timeout=60, trust_env=False)
     login = {"username": user, "password": password.get_secret_value()}
-    answer = client.post("/auth/token", json=login)
+    answer = httpx.post(f"{stack.settings.airflow_url}/auth/token", json=login, trust_env=False)
     assert answer.status_code == 201
-    client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-    return client
+    return httpx.Client(
+        base_url=stack.settings.airflow_url,
+        headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
+        timeout=60,
+        trust_env=False,
+    )
 
 
 @pytest.fixture(scope="module")
