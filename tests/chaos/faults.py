@@ -26,7 +26,7 @@ from tests.chaos.world import PROXIED, World
 BACK_SECONDS = 240
 """Limit for a part to be back after a fault has ended."""
 STEP_SECONDS = 150
-"""Limit for a fail point to be reached by the round's files."""
+"""Limit for a step to be reached, or a task to be run, by the round's files."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,8 @@ class Kill(Fault):
 
     def strike(self, world: World, random: Random) -> datetime:
         pid = _wait_for_process(world.settings, self.target)
-        if pid is not None:
-            _send(pid, signal.SIGKILL)
-            return _back(world.settings, self.target, pid)
-        return datetime.now(UTC)
+        _send(pid, signal.SIGKILL)
+        return _back(world.settings, self.target, pid)
 
 
 class Pause(Fault):
@@ -74,10 +72,9 @@ class Pause(Fault):
 
     def strike(self, world: World, random: Random) -> datetime:
         pid = _wait_for_process(world.settings, self.target)
-        if pid is not None:
-            _send(pid, signal.SIGSTOP)
-            time.sleep(random.choice((2, 8, 20)))
-            _send(pid, signal.SIGCONT)
+        _send(pid, signal.SIGSTOP)
+        time.sleep(random.choice((2, 8, 20)))
+        _send(pid, signal.SIGCONT)
         return datetime.now(UTC)
 
 
@@ -197,12 +194,17 @@ def struck(fault: Fault, world: World, random: Random) -> Iterator[Callable[[], 
         fault.withdraw(world)
 
 
-def _wait_for_process(settings: Settings, name: str) -> int | None:
-    """The process of a part; for a task, that of the first which runs within a while."""
-    limit = time.monotonic() + 30
-    while (pid := processes.find(settings, name)) is None and time.monotonic() < limit:
-        time.sleep(0.05)
-    return pid
+def _wait_for_process(settings: Settings, name: str) -> int:
+    """The process of a part; for a task, that of the first which runs."""
+    found: list[int] = []
+
+    def there() -> bool:
+        pid = processes.find(settings, name)
+        found.extend(() if pid is None else (pid,))
+        return bool(found)
+
+    _wait_until(there, STEP_SECONDS, f"there is a process of {name}")
+    return found[0]
 
 
 def _send(pid: int, number: signal.Signals) -> None:

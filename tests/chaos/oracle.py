@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import psycopg
 from kafka import KafkaConsumer
 
 from consumers.broker import client_options, topics_overview
+from consumers.dead_letters import DeadLetter
 from consumers.topics import DEAD_LETTERS
 from contracts.errors import Retryable
 from contracts.settings import Settings
@@ -78,7 +80,7 @@ class Oracle:
             *self._wrong_states(expected),
             *self._wrong_history(),
             *self._wrong_runs(),
-            *self._wrong_letters(nonsense),
+            *self._wrong_letters(expected, nonsense),
         ]
 
     def _busy(self, keys: Mapping[str, int | None]) -> str | None:
@@ -204,17 +206,21 @@ class Oracle:
             if _is_stage(dag_id) and batch_id not in batches
         ]
 
-    def _wrong_letters(self, nonsense: set[str]) -> list[str]:
+    def _wrong_letters(self, expected: Expected, nonsense: set[str]) -> list[str]:
         consumer = KafkaConsumer(
             DEAD_LETTERS, **client_options(self.settings.kafka_login("operator")), group_id=None,
             auto_offset_reset="earliest", consumer_timeout_ms=2000,
         )  # fmt: skip
         try:
-            letters = [message.value.decode("utf-8", "replace") for message in consumer]
+            letters = [DeadLetter.model_validate_json(message.value) for message in consumer]
         finally:
             consumer.close()
-        unheard = [text for text in nonsense if not any(text in letter for letter in letters)]
-        return [f"NO LETTER: {text!r} was sent and is in no dead letter" for text in unheard]
+        buried = {b64decode(letter.value or "").decode("utf-8", "replace"): letter for letter in letters}
+        return [f"NO LETTER: {text!r} was sent and is in no dead letter" for text in nonsense - buried.keys()] + [
+            f"LETTER: of {letter.topic}[{letter.partition}]@{letter.offset}, which was no nonsense: {letter.detail}"
+            for text, letter in buried.items()
+            if self.folder in text and (letter.key or "").removeprefix("bronze/") not in expected.refused
+        ]
 
     def _ledger(self, statement: str, *arguments: Any) -> list[Any]:
         return _ask(self.settings, "lake", statement, arguments)
