@@ -6,13 +6,14 @@ and it passes the checks that those pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from consumers.rows import FileRow
 from contracts.events import BucketEvent
+from contracts.states import Reason
 from contracts.work import Batch
 from ingest.store import ObjectInfo
 
@@ -87,13 +88,20 @@ def lost_puts(page: Page, newest: Mapping[str, FileRow]) -> list[BucketEvent]:
     return events
 
 
-def maybe_gone(page: Page, newest: Iterable[FileRow]) -> list[FileRow]:
-    """Versions of the page's range that the listing lacks; whether they are gone, a look at each has to tell."""
+def maybe_gone(page: Page, newest: Iterable[FileRow], retracting: Collection[str]) -> list[FileRow]:
+    """Versions of the page's range that the listing lacks; whether they are gone, a look at each has to tell.
+
+    Args:
+        retracting: datasets that take back the rows of deleted files. A removal that a run passed over, since the
+            object had been put again, is still to be done when that object is gone as well.
+    """
     there = {found.key for found in page.objects}
     return [
         row
         for row in newest
-        if row.key not in there and row.removed_at is None and (row.put_at is None or row.put_at < page.settled)
+        if row.key not in there
+        and (row.removed_at is None or (row.reason == Reason.SUPERSEDED and row.dataset in retracting))
+        and all(at is None or at < page.settled for at in (row.put_at, row.removed_at))
     ]
 
 
@@ -145,7 +153,9 @@ def counts(findings: Sequence[tuple[Finding, str]]) -> dict[Finding, int]:
 
 
 def _knows(row: FileRow, found: ObjectInfo) -> bool:
-    if row.etag == found.etag and row.removed_at is None:
+    # Content that was put back after a run had found other content, or none, waits for an event like any other.
+    elsewhere = row.reason in (Reason.SUPERSEDED, Reason.OBJECT_GONE)
+    if row.etag == found.etag and row.removed_at is None and not elsewhere:
         return True
     # The ledger may be ahead of a listing that was read before the newest PUT or removal.
     latest = row.removed_at or row.put_at

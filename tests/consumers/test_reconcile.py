@@ -21,7 +21,7 @@ from consumers.reconcile import (
 from consumers.routing import Repeat, Work, route
 from consumers.rows import FileRow, KnownFiles
 from contracts.events import BucketEvent, later, notification, parse_events
-from contracts.states import FileState
+from contracts.states import FileState, Reason
 from ingest.store import ObjectInfo
 from tests.consumers.samples import CONTRACTS, KEY, NOON, put, removal
 
@@ -72,6 +72,14 @@ def test_object_put_again_after_its_removal_without_an_event_is_found() -> None:
     assert len(lost_puts(page(found(at=OLD)), {KEY: row(removed_at=OLD - timedelta(minutes=1))})) == 1
 
 
+@pytest.mark.parametrize("reason", [Reason.SUPERSEDED, Reason.OBJECT_GONE])
+def test_content_put_back_after_a_run_found_other_content_is_found(reason: Reason) -> None:
+    known = dataclasses.replace(row(put_at=OLD - timedelta(minutes=5)), state=FileState.IGNORED, reason=reason)
+    (event,) = lost_puts(page(found()), {KEY: known})
+    assert isinstance(route(event, CONTRACTS, KnownFiles([known])), Work)
+    assert lost_puts(page(found(at=OLD - timedelta(minutes=5))), {KEY: known}) == []
+
+
 def test_event_that_comes_after_all_is_a_repetition() -> None:
     (made,) = lost_puts(page(found()), {})
     known = dataclasses.replace(row(), sequencer=made.sequencer, state=FileState.RUNNING)
@@ -80,9 +88,18 @@ def test_event_that_comes_after_all_is_a_repetition() -> None:
 
 
 def test_version_whose_object_is_missing_is_a_candidate_unless_it_is_new_or_known_to_be_gone() -> None:
-    assert maybe_gone(page(), [row()]) == [row()]
-    assert maybe_gone(page(found()), [row()]) == []
-    assert maybe_gone(page(), [row(put_at=NOON), row(removed_at=OLD)]) == []
+    assert maybe_gone(page(), [row()], ()) == [row()]
+    assert maybe_gone(page(found()), [row()], ()) == []
+    assert maybe_gone(page(), [row(put_at=NOON), row(removed_at=OLD)], ()) == []
+
+
+def test_removal_that_found_the_object_put_again_is_a_candidate_once_that_is_gone_too() -> None:
+    passed_over = dataclasses.replace(row(removed_at=OLD), state=FileState.IGNORED, reason=Reason.SUPERSEDED)
+    retracting = (passed_over.dataset or "",)
+    assert maybe_gone(page(), [passed_over], retracting) == [passed_over]
+    assert maybe_gone(page(), [passed_over], ()) == []
+    just_now = dataclasses.replace(passed_over, removed_at=NOON)
+    assert maybe_gone(page(), [row(removed_at=OLD), just_now], retracting) == []
 
 
 def test_removal_that_was_lost_comes_right_after_what_is_known_and_before_what_may_come() -> None:
