@@ -222,9 +222,10 @@ class Router:
                 EVENTS.labels(record.topic, "BadEvent").inc()
                 outbox.dead.append(dead_letter(record, error, now))
                 continue
-            # What somebody sent again on purpose is news, however lately it came.
+            # What somebody sent again on purpose is news, however lately it came. So may a removal be: its first
+            # delivery may have come before the put that it is about.
             redriven = origin(record.headers)[0] is not None
-            fresh = [e for e in events if redriven or (e not in seen and e not in self._recent)]
+            fresh = [e for e in events if redriven or e.removed or (e not in seen and e not in self._recent)]
             EVENTS.labels(record.topic, "SecondDelivery").inc(len(events) - len(fresh))
             arrivals += [(record, Arrival(event, record.at, redriven)) for event in fresh]
             seen.add(fresh)

@@ -22,7 +22,7 @@ from contracts.errors import BadWork, ObjectGone, ServiceUnavailable
 from contracts.markers import CommitMarker
 from contracts.states import FileState, Layer, Reason
 from contracts.work import parse_work
-from tests.consumers.samples import KEY, accepted, body, marker, message, planned, put, redriven
+from tests.consumers.samples import KEY, accepted, body, marker, message, planned, put, redriven, removal
 
 DATASETS = Path(__file__).parents[2] / "contracts" / "datasets"
 
@@ -292,6 +292,18 @@ def test_event_that_came_by_the_other_target_already_costs_no_ledger_transaction
     assert servers.order == ["ledger", "flush", "commit", "flush", "commit"]
     assert servers.work() == [KEY]
     assert servers.committed["lake.bronze.events", 0] == 3
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["one-poll", "three-polls"])
+def test_removal_that_came_before_its_put_counts_when_it_is_delivered_again(
+    router: Router, servers: Servers, at_once: bool
+) -> None:
+    events = [message(body(event), offset=number) for number, event in enumerate((removal(), put(), removal()))]
+    for records in [events] if at_once else [[event] for event in events]:
+        step(router, servers, *records)
+    known = servers.known.newest("bronze", KEY)
+    assert known is not None
+    assert known.removed_at is not None
 
 
 def test_event_whose_hand_over_failed_is_looked_at_again(
