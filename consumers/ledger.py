@@ -186,14 +186,15 @@ ORDER BY f.updated_at LIMIT %(limit)s
 """
 _GOLD_DUE = """
 SELECT f.dataset, f.bucket, f.key, f.etag, f.size, r.rows_accepted AS rows, f.version AS cause, f.depth,
-       CASE WHEN i.batch_id IS NULL THEN f.version ELSE r.snapshot_id::text END AS version,
+       CASE WHEN i.batch_id IS NULL THEN f.version ELSE i.snapshot_id::text END AS version,
        coalesce(i.deleted, false) AS deleted, f.detail, r.at AS since, f.released = f.version AS released,
        NOT EXISTS (SELECT FROM ledger.files n
                    WHERE n.bucket = f.bucket AND n.key = f.key AND n.sequencer > f.sequencer) AS newest
 FROM ledger.files f
 JOIN ledger.results r ON (r.bucket, r.key, r.etag, r.layer) = (f.bucket, f.key, f.etag, 'silver')
-LEFT JOIN ledger.batch_items i
-  ON (i.batch_id, i.bucket, i.key, i.etag, i.cause) = (r.batch_id, f.bucket, f.key, f.etag, f.version)
+LEFT JOIN LATERAL (SELECT * FROM ledger.batch_items t JOIN ledger.commits c USING (batch_id)
+    WHERE t.layer = 'silver' AND (t.bucket, t.key, t.etag, t.cause) = (f.bucket, f.key, f.etag, f.version)
+    ORDER BY c.recorded_at DESC LIMIT 1) i ON true
 WHERE f.state = 'running' AND f.depth = 'gold' AND f.version <> '' AND {chosen}
   AND (i.batch_id IS NOT NULL OR starts_with(f.version, 'refresh-'))
   AND NOT EXISTS (SELECT FROM ledger.batch_items t JOIN ledger.batches b USING (batch_id)
@@ -201,7 +202,7 @@ WHERE f.state = 'running' AND f.depth = 'gold' AND f.version <> '' AND {chosen}
             AND b.handed_over_at IS NOT NULL)
 """
 """Files that are in silver for their current work, and that no gold batch holds. A refresh has no part in silver, so
-its columns of `i` are null."""
+its columns of `i` are null. The result may be that of older work on the same content that ended later."""
 _GOLD_NOT_TAKEN = (
     _GOLD_DUE.format(
         chosen="f.updated_at < %(before)s"
@@ -278,7 +279,7 @@ GROUP BY b.batch_id ORDER BY min(b.handed_over_at) LIMIT %(limit)s
 _WITHOUT_MARKER = """
 SELECT batch_id FROM ledger.batches b
 WHERE batch_id = ANY (%(ids)s::text[]) AND handed_over_at < %(before)s
-  AND NOT EXISTS (SELECT FROM ledger.commits c WHERE c.batch_id = b.batch_id)
+  AND NOT EXISTS (SELECT FROM ledger.commits c WHERE c.batch_id = b.batch_id AND c.snapshot_id <> 0)
 ORDER BY handed_over_at
 """
 _WAITING = """
@@ -656,7 +657,10 @@ class Ledger:
         return [row["batch_id"] for row in rows]
 
     def without_marker(self, batch_ids: Iterable[str], before: datetime) -> list[str]:
-        """Those batches that were handed over before a moment and of which no marker was recorded; oldest first."""
+        """Those batches that were handed over before a moment and of which no marker told of a commit; oldest first.
+
+        One of an attempt that was overtaken may tell that nothing was committed, though another attempt did.
+        """
         asked = {"ids": sorted(batch_ids), "before": before}
         return [row["batch_id"] for row in self._run(lambda c: c.execute(_WITHOUT_MARKER, asked).fetchall())]
 

@@ -540,6 +540,22 @@ def test_file_that_waits_for_silver_is_found_until_a_batch_with_a_run_holds_it(l
     assert ledger.waiting() == {("nyc_yellow", Layer.GOLD): 1}
 
 
+def test_file_that_waits_for_gold_is_found_though_older_work_on_the_same_content_ended_later(ledger: Ledger) -> None:
+    drop(ledger, put())
+    (older,) = ledger.not_taken(Layer.SILVER, LATER, 10)
+    newer = Work("nyc_yellow", replayed(put()))
+    ledger.replay([newer])
+    for number, work in enumerate((newer, older)):
+        batch = make_batch(Layer.SILVER, "nyc_yellow", [work.item])
+        ledger.claim(batch)
+        ledger.handed_over(batch.batch_id)
+        at = NOON + timedelta(hours=1 + number)
+        own = marker(of_work(accepted(), work.item), batch_id=batch.batch_id, snapshot=5 + number)
+        ledger.record_marker(own.model_copy(update={"committed_at": at}))
+    (gold,) = ledger.not_taken(Layer.GOLD, LATER, 10)
+    assert (gold.item.version, gold.item.rows, gold.item.cause) == ("5", 8, "replay-1")
+
+
 def test_batches_without_a_marker_are_those_that_were_handed_over_and_never_recorded(ledger: Ledger) -> None:
     drop(ledger, put())
     (work,) = ledger.not_taken(Layer.SILVER, LATER, 10)
@@ -552,6 +568,19 @@ def test_batches_without_a_marker_are_those_that_were_handed_over_and_never_reco
     assert ledger.without_marker(asked, NOON) == []
     ledger.record_marker(marker(of_work(accepted(), work.item), batch_id=batch.batch_id))
     assert ledger.without_marker(asked, LATER) == []
+
+
+def test_marker_of_an_attempt_that_committed_nothing_does_not_stand_for_the_commit_of_another(ledger: Ledger) -> None:
+    drop(ledger, put())
+    (work,) = ledger.not_taken(Layer.SILVER, LATER, 10)
+    batch = make_batch(Layer.SILVER, "nyc_yellow", [work.item])
+    ledger.claim(batch)
+    ledger.handed_over(batch.batch_id)
+    gone = of_work(accepted(rows=0, rejected=0), work.item, refused=Reason.OBJECT_GONE)
+    ledger.record_marker(marker(gone, batch_id=batch.batch_id, snapshot=None))
+    assert ledger.without_marker([batch.batch_id], LATER) == [batch.batch_id]
+    ledger.record_marker(marker(of_work(accepted(), work.item), batch_id=batch.batch_id))
+    assert ledger.without_marker([batch.batch_id], LATER) == []
 
 
 def test_retraction_that_nobody_took_is_found_as_one(ledger: Ledger) -> None:
