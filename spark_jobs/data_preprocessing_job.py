@@ -80,13 +80,17 @@ def run(
         accepted, refused = check_files(store, contract, batch)
         gone, there = check_deleted(store, batch)
         refused += there
-        tally = None
+        tally, wrote = None, False
         if silver not in commits and (accepted or gone):
             accepted, more, tally = _write(job, accepted, gone, tables)
             refused += more
+            wrote = bool(accepted or gone)
             commits = commits_of(lake.tables(*tables), batch.batch_id)
-        counted, more = _count(job, accepted, commits)
-        counted = _told(job, accepted, counted, commits, tally)
+        # Of an earlier attempt, or of one that went on beside this one.
+        repeat = silver in commits and not wrote
+        found, refused = _committed_before(job, refused, commits) if repeat else ([], refused)
+        counted, more = _count(job, accepted, commits, repeat)
+        counted = found + _told(job, accepted, counted, commits, tally)
     refused += more
     # Without a commit their rows are still there, and the next attempt takes them back.
     counted += [result(item) for item in gone if silver in commits]
@@ -113,7 +117,7 @@ def run(
 
 
 def _write(
-    job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
+    job: _Job, files: list[Accepted], gone: list[WorkItem], tables: Mapping[str, LakeTable]
 ) -> tuple[list[Accepted], list[Refused], Tally | None]:
     """Commit the files and deletions; files that turn out to be unreadable or replaced meanwhile are left out."""
     refused: list[Refused] = []
@@ -126,6 +130,10 @@ def _write(
         except ScanFailed as error:
             # Before the check of the versions, as at first; the rejects may hold a commit of this very job by now.
             tables = job.lake.tables(*tables)
+            committed = job.contract.silver.name in commits_of(tables, job.batch.batch_id)
+            if committed or check_deleted(job.store, job.batch)[0] != gone:
+                detail = "Meanwhile another attempt committed the batch, or a deleted file was put again."
+                raise JobFailed(f"{error.message} {detail} The next attempt looks at all of it anew.") from error
             changed = list(check_versions(job.store, [file.item for file in files]).values())
             bad = changed or [_unreadable(file) for file in find_unreadable(job.spark, files)]
             if not bad:
@@ -148,11 +156,14 @@ def _write_once(
     reach(Step.REJECTS_COMMITTED)
     changed = list(check_versions(job.store, [file.item for file in files]).values())
     spoilt = _spoilt(job, _without(files, changed), tally)
+    accepted = rows.accepted
     if changed or spoilt:
         files = _without(files, changed + spoilt)
-        rows = split_rows(job.spark, job.contract, files)
+        # Rows that are held are as they were looked at; read again, they might be of other content.
+        kept = F.col(SOURCE_ID).isin([source_id(file.item.key) for file in files])
+        accepted = accepted.where(kept) if tally else split_rows(job.spark, job.contract, files).accepted
     if files or gone:
-        _replace(job, rows.accepted, job.contract.silver.name, files, gone, tables)
+        _replace(job, accepted, job.contract.silver.name, files, gone, tables)
         # 2. The one commit that counts is durable, under the batch's id.
         reach(Step.SILVER_COMMITTED)
     return files, changed + spoilt, tally
@@ -213,9 +224,12 @@ def _replace(
 
 
 def _count(
-    job: _Job, files: Sequence[Accepted], commits: Mapping[str, Snapshot]
+    job: _Job, files: Sequence[Accepted], commits: Mapping[str, Snapshot], repeat: bool
 ) -> tuple[list[SourceResult], list[Refused]]:
     """Rows of each file in the batch's commits.
+
+    Args:
+        repeat: an earlier attempt made the commits.
 
     Raises:
         AccountingMismatch: they are not those of the file, and the file is neither changed nor unreadable.
@@ -228,23 +242,58 @@ def _count(
     for file in files:
         key, rows = file.item.key, file.rows
         good, bad = counts[silver].get(key, 0), counts[rejects].get(key, 0)
-        if good + bad == rows:
+        # One that was left out for its rejects has them all the same.
+        if good == 0 and (spoilt := _spoilt(job, [file])):
+            refused += spoilt
+        elif good + bad == rows:
             fields = {"size": file.size, "rows_in": rows, "rows_accepted": good, "rows_rejected": bad}
             counted.append(result(file.item, **fields))
         else:
-            refused.append(_explain(job, file, good, bad))
+            refused.append(_explain(job, file, good, bad, repeat))
     return counted, refused
 
 
-def _explain(job: _Job, file: Accepted, good: int, bad: int) -> Refused:
+def _committed_before(
+    job: _Job, refused: list[Refused], commits: Mapping[str, Snapshot]
+) -> tuple[list[SourceResult], list[Refused]]:
+    """Files that are not in the bucket as the batch has them: those that an earlier attempt committed, and the others.
+
+    Gold has to hear of what silver holds, or holds no more: what took their place in the bucket may be refused.
+    """
+    silver, rejects = job.contract.silver.name, job.contract.rejects_table
+    late = [file for file in refused if file.reason in (Reason.OBJECT_GONE, Reason.SUPERSEDED)]
+    table = job.lake.table(silver) if late else None
+    if table is None:
+        return [], refused
+    items = [file.item for file in late]
+    keys = [item.key for item in items]
+    commit = commits[silver]
+    held = table.source_rows(commit.snapshot_id, keys)
+    before = table.source_rows(commit.parent_id, keys) if commit.parent_id is not None else {}
+    counts = {name: _rows_of(job, items, name, commit) for name, commit in commits.items()}
+    found = {}
+    for item in items:
+        good, bad = (counts.get(name, {}).get(item.key, 0) for name in (silver, rejects))
+        emptied = item.key in before and item.key not in held
+        if item.deleted and item.key not in held:
+            found[item] = result(item)
+        # Rejects alone say nothing: they are written before a file is left out.
+        elif not item.deleted and (good or (bad and emptied)):
+            found[item] = result(item, rows_in=good + bad, rows_accepted=good, rows_rejected=bad)
+    return list(found.values()), [file for file in refused if file.item not in found]
+
+
+def _explain(job: _Job, file: Accepted, good: int, bad: int, repeat: bool) -> Refused:
     """Why the commits lack a file's rows: a repeat of a batch finds files that its first attempt left out."""
     changed = check_versions(job.store, [file.item])
     if changed:
         return changed[file.item]
-    if good + bad == 0 and find_unreadable(job.spark, [file]):
+    if good == 0 and find_unreadable(job.spark, [file]):
         return _unreadable(file)
-    if good == 0 and (spoilt := _spoilt(job, [file])):
-        return spoilt[0]
+    # Its rejects were written before it was left out.
+    if good == 0 and repeat:
+        detail = "It was left out of its batch, as it held other content then, which was put back since."
+        return Refused(file.item, Reason.SUPERSEDED, detail)
     raise AccountingMismatch(
         f"{file.item.uri!r} (etag {file.item.etag}) has {file.rows} rows by its footer, but batch {job.batch.batch_id} "
         f"put {good} into {job.contract.silver.name} and {bad} into {job.contract.rejects_table}. "
@@ -258,13 +307,16 @@ def _rows_by_key(job: _Job, files: Sequence[Accepted], commits: Mapping[str, Sna
     if len(job.batch.items) == 1 and files:
         # The commits are about this file alone, so their summaries have the counts already.
         return {table: {files[0].item.key: commit.added_rows} for table, commit in commits.items()}
-    keys = [file.item.key for file in files]
-    counts = {}
-    for name, commit in commits.items():
-        table = job.lake.table(name)
-        found = table.source_rows(commit.snapshot_id, keys) if table else {}
-        counts[name] = {key: held.rows for key, held in found.items()}
-    return counts
+    return {name: _rows_of(job, [file.item for file in files], name, commit) for name, commit in commits.items()}
+
+
+def _rows_of(job: _Job, items: Sequence[WorkItem], name: str, commit: Snapshot) -> dict[str, int]:
+    """Key to rows that a table holds of some versions of files; a file that was left out may have rows of another."""
+    table, keys = job.lake.table(name), [item.key for item in items]
+    found = table.source_rows(commit.snapshot_id, keys) if table else {}
+    return {
+        item.key: found[item.key].rows for item in items if item.key in found and found[item.key].etags == {item.etag}
+    }
 
 
 def _unreadable(file: Accepted) -> Refused:

@@ -99,7 +99,12 @@ def run(
 
 
 def _is_current(item: WorkItem, held: SourceRows | None) -> bool:
-    """Whether silver holds the version that the work is about, or no rows where none are expected."""
+    """Whether silver holds the version that the work is about, or no rows where none are expected.
+
+    The rows of a deleted file may be there again: the same content was put since, which is other work.
+    """
+    if item.deleted:
+        return held is None
     return held.etags == {item.etag} if held else not item.rows
 
 
