@@ -57,9 +57,13 @@ def split_rows(spark: Spark, store: Store, files: Sequence[Accepted]) -> Split:
     """As `spark_jobs.splitting.split_rows`: few rows are read once and held, of more each write reads again."""
 
     def read() -> Rows:
-        return [row for file in files for row in _rows(spark.world, store, file)]
+        return [row for file in files for row in _rows(spark.world, store, file, held=few)]
 
+    # As many rows as a batch has, they are few or not in all of an attempt.
+    actor = spark.world.current
     few = spark.world.random.random() < 0.5
+    if actor is not None:
+        few = actor.choices.setdefault("few rows", few)
     if few:
         held = [row | {"held": True} for row in read()]
         judged: Any = Frame(spark, lambda: held)
@@ -113,14 +117,14 @@ def _content(store: Store, key: str) -> Content:
     return content
 
 
-def _rows(world: World, store: Store, file: Accepted) -> Rows:
+def _rows(world: World, store: Store, file: Accepted, held: bool) -> Rows:
     """A file's rows, read in two halves, between which it may be overwritten."""
     rows: Rows = []
     key = file.item.key
     for half in (0, 1):
         store.being_read = key
         world.tell("reading")
-        if world.random.random() < 0.2:
+        if world.random.random() < 0.2 and world.current is not None:
             world.sleep(world.random.random() * 0.4)
         try:
             content = _content(store, key)
@@ -130,6 +134,8 @@ def _rows(world: World, store: Store, file: Accepted) -> Rows:
         noticed = content.size != file.size or (content.etag != file.item.etag and world.random.random() < 0.5)
         if content.kind != "parquet" or noticed:
             raise ScanFailed(f"{key} cannot be read.")
+        if content.etag != file.item.etag and not held:
+            store.read_late.add(key)
         about = {SOURCE_KEY: key, SOURCE_ETAG: file.item.etag, SOURCE_ID: source_id(key)}
         middle = len(content.rows) // 2
         for row in content.rows[middle:] if half else content.rows[:middle]:

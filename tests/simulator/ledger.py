@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from consumers.ledger import _batch_history, _fate, _fate_of_accepted, _marker_history, _refreshed, _replayed
 from consumers.replay import REFRESH, Refresh
-from consumers.routing import BRONZE, Work
+from consumers.routing import Work
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
+from contracts.dataset import BRONZE
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import FileState, Hop, Layer, Reason
@@ -252,10 +253,9 @@ class LedgerModel:
                     yield file.updated_at, _work(row, row.version, None, deleted)
 
         def gold() -> Iterator[tuple[datetime, Work]]:
-            for file, result, item in self._due():
+            for file, result, item, version in self._due():
                 held = item is not None and not item.deleted and file.released != file.row.version
                 if file.updated_at < before and not (held and file.row.dataset in sets):
-                    version = str(result.snapshot_id) if item is not None else file.row.version
                     deleted = item is not None and item.deleted
                     yield file.updated_at, _work(file.row, version, result.rows[1], deleted)
 
@@ -286,7 +286,7 @@ class LedgerModel:
         asked = sorted(batch_ids)
 
         def work() -> list[str]:
-            done = {batch_id for _, batch_id, _ in self.tables.commits}
+            done = {batch_id for _, batch_id, snapshot in self.tables.commits if snapshot}
             found = {}
             for batch_id in asked:
                 registered = self.tables.batches.get(batch_id)
@@ -433,15 +433,17 @@ class LedgerModel:
             told = (marker.table, marker.sequence_number, rows)
             self.tables.sources.setdefault((marker.snapshot_id, marker.batch_id, name), told)
 
-    def _due(self) -> Iterator[tuple[File, Result, WorkItem | None]]:
+    def _due(self) -> Iterator[tuple[File, Result, WorkItem | None, str]]:
         for name, file in self.tables.files.items():
             row = file.row
             result = self.tables.results.get((name, Layer.SILVER))
             if row.state != FileState.RUNNING or row.depth != Layer.GOLD or not row.version or result is None:
                 continue
-            item = self._item_of(result.batch_id, name, row.version)
+            caused = self._caused.get((str(Layer.SILVER), *name, row.version), ())
+            told = [(batch_id, snapshot) for _, batch_id, snapshot in self.tables.commits if batch_id in caused]
+            item = self._item_of(told[-1][0], name, row.version) if told else None
             if (item is not None or row.version.startswith(REFRESH)) and not self._taken_by_cause(Layer.GOLD, row):
-                yield file, result, item
+                yield file, result, item, str(told[-1][1]) if told else row.version
 
     def _outdated(self, marker: CommitMarker, dataset: str, version: str, after: str) -> Iterator[FileRow]:
         changed = self.tables.commits.get((marker.table, marker.batch_id, marker.snapshot_id or 0))

@@ -1,4 +1,4 @@
-"""Airflow in memory: DAG runs with unique ids, one active run a DAG, tries, tasks that die or outlive it."""
+"""Airflow in memory: runs with unique ids, one active run a DAG, tries, tasks that are killed or outlive their run."""
 
 from __future__ import annotations
 

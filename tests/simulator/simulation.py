@@ -160,7 +160,13 @@ class Simulation:
     def _quiet(self, report: Report | None) -> bool:
         if report is None or self.store.on_the_way or self.scheduler.busy() or self._unread():
             return False
-        return not any(report.found.values()) and not self.stuck()
+        twice = sum(self._has_known_limit(told) for kind, told in report.named if kind is Finding.NO_RESULT_TWICE)
+        return sum(report.found.values()) == twice and not self.stuck()
+
+    def _has_known_limit(self, told: str) -> bool:
+        """Whether a batch may tell nothing for good: its rows do not add up, since a file changed while it was read."""
+        items = self.ledger.tables.batches[told.rpartition("__")[2]].batch.items
+        return any(item.key in self.store.read_late for item in items)
 
     def _unread(self) -> int:
         work = sum(self.log.lag(LISTENER_GROUPS[layer], topic) for layer, topic in WORK_TOPICS.items())
@@ -177,13 +183,14 @@ class Simulation:
 
     @staticmethod
     def unmended(row: FileRow) -> bool:
-        """Whether a replay is due. One of a deleted object is refused: its failed run is its answer."""
+        """Whether a replay is due. A deleted object's is refused: that its run failed is all the answer it gets."""
         return row.reason == Reason.RUN_FAILED and row.removed_at is None
 
     def _operate(self) -> None:
         """What the advice says: files whose run failed are replayed; runs that told nothing twice are cleared."""
         for kind, told in self.named():
-            again = self.scheduler.runs.get((told.split("/")[0], f"{told.split('/')[1]}__again"))
+            dag_id, _, run_id = told.partition("/")
+            again = self.scheduler.runs.get((dag_id, f"{run_id}__again"))
             if kind is Finding.NO_RESULT_TWICE and again is not None:
                 self.world.counts["runs cleared by the operator"] += 1
                 self.scheduler.clear(again)
@@ -199,7 +206,7 @@ class Simulation:
         """As `sluice replay`."""
         version = f"replay-{self.world.nanoseconds}-{self.world.random.getrandbits(20)}"
         with suppress(ServiceUnavailable):
-            settings: Any = SimpleNamespace(kafka_bootstrap="")
+            settings: Any = SimpleNamespace(kafka_login=str)
             sluice.replaying.carry_out(settings, plan_replay(rows, CONTRACTS, depth, version))
 
     # ---- actors
@@ -275,7 +282,7 @@ class Simulation:
         self.world.after(self.world.random.random() * 300, start)
 
     def _one_pass(self, full: bool = False) -> None:
-        settings: Any = SimpleNamespace(kafka_bootstrap="", contracts_dir=None)
+        settings: Any = SimpleNamespace(kafka_login=str, contracts_dir=None)
         for _ in range(3):
             try:
                 self.report = consumers.reconciler.reconcile(settings, self.lake.batches_since, full)
@@ -324,7 +331,7 @@ class Simulation:
     def _give_up(self, run: Run, error: BaseException | str) -> None:
         sluice_listener.stage.give_up(run.dag_id, run.run_id, run.conf, error)
 
-    def _job(self, settings: Any, contract: Any, batch: Batch, dag_id: str, run_id: str) -> CommitMarker:
+    def job(self, settings: Any, contract: Any, batch: Batch, dag_id: str, run_id: str) -> CommitMarker:
         silver, gold = spark_jobs.data_preprocessing_job, spark_jobs.feature_engineering_job
         job = silver if batch.layer is Layer.SILVER else gold
         given: Any = (self.spark, self.lake, self.store)
@@ -359,11 +366,11 @@ class Simulation:
                 {
                     "datetime": Clock,
                     "asyncio": SimpleNamespace(run=finish),
-                    "Producer": lambda bootstrap: Producer(self.log),
+                    "Producer": lambda login: Producer(self.log),
                     "open_ledger": lambda settings: self.ledger,
                     "load_contracts": lambda folder: CONTRACTS,
                     "store_for": lambda settings, role: self.store,
-                    "oldest_unread": lambda bootstrap, group, topic: self.log.oldest_unread(group, topic),
+                    "oldest_unread": lambda login, group, topic: self.log.oldest_unread(group, topic),
                     "service_api": lambda settings: self.scheduler,
                 },
             ),
@@ -371,7 +378,7 @@ class Simulation:
                 sluice.replaying,
                 {
                     "datetime": Clock,
-                    "Producer": lambda bootstrap: Producer(self.log),
+                    "Producer": lambda login: Producer(self.log),
                     "open_ledger": lambda settings: self.ledger,
                 },
             ),
@@ -382,7 +389,7 @@ class Simulation:
                 {
                     "load_settings": lambda: SimpleNamespace(contracts_dir=None),
                     "load_contracts": lambda folder: CONTRACTS,
-                    "_connect": self._job,
+                    "_connect": self.job,
                     "set_note": lambda *about: None,
                     "log": Silent(),
                 },

@@ -65,6 +65,8 @@ class Store:
         """Key in bronze -> every content that it ever had, in order."""
         self.being_read = ""
         """The key that a job read last."""
+        self.read_late: set[str] = set()
+        """Keys that held other content when many rows of them were read; the second look may have come before."""
         self.on_the_way = 0
         """Events that MinIO has yet to tell."""
         self._sequencer = 0

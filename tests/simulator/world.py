@@ -84,6 +84,8 @@ class Actor:
         self.dead = False
         self.turn = -1
         self.greenlet: Any = None
+        self.choices: dict[str, bool] = {}
+        """What chance has decided for as long as it lives."""
         self.on_pause: list[Callable[[float], None]] = []
         """Told when it stands still, and for how many seconds; for ever when it is killed."""
 

@@ -1,0 +1,3 @@
+"""The listeners' code needs Airflow."""
+
+import tests.dags.home  # noqa: F401
