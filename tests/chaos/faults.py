@@ -158,7 +158,7 @@ class Revoked(Fault):
     def strike(self, world: World, random: Random) -> datetime:
         settings = world.settings
         secrets = (settings.minio_root_user, settings.minio_root_password.get_secret_value())
-        admin = MinioAdmin(settings.s3_endpoint, StaticProvider(*secrets), secure=False)
+        admin = MinioAdmin(endpoint=settings.s3_endpoint, credentials=StaticProvider(*secrets), secure=False)
         user = {"spark": settings.spark_access_key, "consumers": settings.consumers_access_key}[self.target]
         admin.user_disable(user)
         try:
