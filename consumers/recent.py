@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from contracts.events import BucketEvent
@@ -15,7 +16,8 @@ class RecentEvents:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._events: dict[tuple[str, ...], None] = {}
+        # Not a plain dict, which looks through all that it has dropped before it finds its oldest.
+        self._events: OrderedDict[tuple[str, ...], None] = OrderedDict()
 
     def __contains__(self, event: BucketEvent) -> bool:
         return _identity(event) in self._events
@@ -25,7 +27,7 @@ class RecentEvents:
         for event in events:
             self._events[_identity(event)] = None
         while len(self._events) > self._most:
-            del self._events[next(iter(self._events))]
+            self._events.popitem(last=False)
 
 
 def _identity(event: BucketEvent) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from contracts.work import WorkItem, WorkMessage
 MAX_ITEMS = 100
 """Files of one work message: 100 keys of 1,024 bytes, six-fold when escaped, stay below Kafka's 1 MB."""
 
+_LAYERS = frozenset(Layer)
 _DEAD_LETTERS = frozenset({Reason.UNKNOWN_DATASET, Reason.PATH_NOT_IN_CONTRACT, Reason.CSV_NEEDS_LANDING})
 _BY_NAME = _DEAD_LETTERS | {Reason.DIRECTORY_MARKER, Reason.HIDDEN_NAME}
 """What `classify` ends files for: no stage has claimed them yet, so the same event can still start them."""
@@ -123,7 +124,7 @@ def route(
     event: BucketEvent, contracts: Mapping[str, DatasetContract], known: KnownFiles, redriven: bool = False
 ) -> Decision:
     """Decide what one event means; `redriven`: somebody sent it again from the dead letters."""
-    if event.bucket in list(Layer):
+    if event.bucket in _LAYERS:
         return _layer_event(event)
     if event.bucket != BRONZE:
         return UnknownBucket()

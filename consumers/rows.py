@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from contracts.events import later
 from contracts.states import FileState, Hop, Layer, Reason
@@ -33,9 +34,8 @@ class FileRow:
     """When the object was deleted; None while it is there."""
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryRow:
-    """One passage of one version."""
+class HistoryRow(NamedTuple):
+    """One passage of one version. A tuple, since there are three an event, and it is made in half the time."""
 
     bucket: str
     key: str
