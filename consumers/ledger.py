@@ -108,14 +108,20 @@ _CHOSEN = {
     "batch": "(f.bucket, f.key, f.etag) IN (SELECT bucket, key, etag FROM ledger.batch_items"
     " WHERE batch_id = %(batch)s)",
 }
-# IS TRUE: not by the index of states, through which all files that wait would be read when many came at once.
+# One object after the other, by its name: Postgres cannot know how many files wait, and would look through all of them
+# for each event. IS TRUE keeps it from the index of states.
 _SUPERSEDE = """
-WITH old AS (
-    UPDATE ledger.files f SET state = 'ignored', reason = 'superseded', updated_at = now(),
-           detail = 'Version ' || a.etag || ' was written later.'
+WITH waiting AS (
+    SELECT n.*, a.etag AS newer
     FROM (SELECT * FROM json_to_recordset(%s) AS j (bucket text, key text, etag text, sequencer text) LIMIT %s) a
-    WHERE f.bucket = a.bucket AND f.key = a.key AND f.etag <> a.etag
-      AND (f.state = 'received') IS TRUE AND f.sequencer < a.sequencer
+    CROSS JOIN LATERAL (
+        SELECT bucket, key, etag FROM ledger.files o
+        WHERE o.bucket = a.bucket AND o.key = a.key AND o.sequencer < a.sequencer AND o.etag <> a.etag
+          AND (o.state = 'received') IS TRUE FOR UPDATE) n),
+old AS (
+    UPDATE ledger.files f SET state = 'ignored', reason = 'superseded', updated_at = now(),
+           detail = 'Version ' || w.newer || ' was written later.'
+    FROM waiting w WHERE (f.bucket, f.key, f.etag) = (w.bucket, w.key, w.etag)
     RETURNING f.bucket, f.key, f.etag, f.detail)
 INSERT INTO ledger.history (bucket, key, etag, at, hop, state, reason, detail)
 SELECT bucket, key, etag, now(), 'routed', 'ignored', 'superseded', detail FROM old
