@@ -61,12 +61,12 @@ def _java() -> Finding:
 def _servers(settings: Settings) -> Finding:
     missing = [
         name
-        for name, path in (
-            ("MinIO", install.minio_binary(settings.cache)),
-            ("Kafka", settings.cache / "kafka-jars"),
-            ("Spark's jars", settings.cache / "spark-jars"),
+        for name, there in (
+            ("MinIO", install.minio_binary(settings.cache).exists()),
+            ("Kafka", (settings.cache / "kafka-jars").exists()),
+            ("Spark's jars in this environment", install.spark_jars_linked(settings.cache)),
         )
-        if not path.exists()
+        if not there
     ]
     return Finding(
         "servers", not missing, f"missing: {', '.join(missing)}" if missing else str(settings.cache), "Run: make setup"

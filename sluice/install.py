@@ -173,6 +173,12 @@ def _ivy_jar() -> Path:
     return found[-1]
 
 
+def spark_jars_linked(cache: Path) -> bool:
+    """Whether this environment's pyspark has the extra jars: another environment may have filled the cache."""
+    jars, folder = pyspark_home() / "jars", cache / "spark-jars"
+    return folder.is_dir() and all((jars / jar.name).exists() for jar in folder.iterdir())
+
+
 def _link_spark_jars(folder: Path) -> None:
     """Put the extra jars beside pyspark's own, so that master, worker, Connect and spark-submit all have them."""
     jars = pyspark_home() / "jars"

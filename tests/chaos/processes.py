@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import psutil
 
-from contracts.settings import Settings
+from contracts.settings import HOST, Settings
 from sluice import health, supervisor
 from sluice.services import BY_NAME, SERVICES
 
@@ -53,11 +53,11 @@ def _beats(settings: Settings, name: str, pid: int) -> bool:
 
 
 def _executors(settings: Settings) -> Iterator[int]:
-    home = str(settings.home)
+    worker = f"spark://Worker@{HOST}:{settings.ports.spark_worker}"
     for process in psutil.process_iter():
         try:
             line = process.cmdline()
-            if any("CoarseGrainedExecutorBackend" in word for word in line) and any(home in word for word in line):
+            if worker in line and any("CoarseGrainedExecutorBackend" in word for word in line):
                 yield process.pid
         except psutil.Error:
             continue

@@ -26,6 +26,10 @@ class Round:
     number: int
     faults: tuple[str, ...]
     operations: int
+    files: int
+    """Keys that were put for the first time."""
+    rows: int
+    """By which the tables have grown, corrected and taken back files set off."""
     seconds: float
     """From the first operation until all was quiet."""
     complete_after: float
@@ -46,11 +50,13 @@ class Run:
     def __post_init__(self) -> None:
         self.user = User(self.world.settings)
         since = datetime.now(UTC)
-        self._oracle = Oracle(self.world.settings, self.user.etag, self._reference(since), self.expected.folder, since)
+        self._tables = self._reference(since)
+        self._oracle = Oracle(self.world.settings, self.user.etag, self._tables, self.expected.folder, since)
 
     def round(self, number: int, faults: Sequence[Fault], operations: int) -> Round:
         """Do a round's operations while the faults strike, wait for quiet, and look at everything."""
         random = Random(f"{self.seed}/{number}")
+        files, rows = self.expected.files, self._rows()
         planned = plan(random, self.expected, f"{self.seed}-{number}", operations)
         gaps = pauses(random, len(planned))
         delays = [random.uniform(0, 6) for _ in faults]
@@ -66,6 +72,8 @@ class Run:
             number=number,
             faults=tuple(map(str, faults)),
             operations=len(planned),
+            files=self.expected.files - files,
+            rows=self._rows() - rows,
             seconds=round(time.monotonic() - started, 1),
             complete_after=round(max(0.0, (last - back).total_seconds()), 1) if last else 0.0,
             wrongs=tuple(self._oracle.wrongs(self.expected, self.nonsense)),
@@ -77,6 +85,10 @@ class Run:
             if operation.kind is Kind.SEND_NONSENSE:
                 self.nonsense.add(f"no event: {operation.key}")
             time.sleep(gap)
+
+    def _rows(self) -> int:
+        """Rows that the tables must hold."""
+        return sum(rows for n in self.expected.contents.values() for rows, _ in self._tables[n].values())
 
     def _keys(self, planned: Sequence[Operation]) -> dict[str, int | None]:
         """The keys of a round that must end, with the content of the version that must; None for any version."""

@@ -90,8 +90,12 @@ class Proxies:
 
 
 @contextmanager
-def started_world() -> Iterator[World]:
-    """A stack of its own in a temporary folder, up and warm; stopped and removed afterwards."""
+def started_world(movable_clock: bool = True) -> Iterator[World]:
+    """A stack of its own in a temporary folder, up and warm; stopped and removed afterwards.
+
+    Args:
+        movable_clock: run the stack's Python processes under libfaketime; idle ones then take a fifth of a core.
+    """
     home = Path(tempfile.mkdtemp(prefix="sluice-chaos-"))
     missing: list[str] = []
     with ExitStack() as undo:
@@ -109,7 +113,7 @@ def started_world() -> Iterator[World]:
             **{f"SLUICE_{name.upper()}_ADDRESS": f"{HOST}:{port}" for name, port in ports.items()},
         }
         disks = {name: disk for name in ("minio", "kafka") if (disk := _mounted(home / name, undo, missing))}
-        clock = _movable_clock(home, environment, missing)
+        clock = _movable_clock(home, environment, missing) if movable_clock else None
         _inherit(environment, undo)
         settings = load_settings()
         proxies = _proxies(settings, base + len(USUAL_PORTS) + len(PROXIED), ports, undo)

@@ -63,6 +63,20 @@ def test_servers_that_were_not_obtained_are_named(settings: Settings) -> None:
     assert "make setup" in finding.remedy
 
 
+def test_environment_without_the_jars_of_the_cache_is_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached, pyspark = settings.cache / "spark-jars", settings.home / "pyspark"
+    for folder in (cached, settings.cache / "kafka-jars", settings.cache / "bin", pyspark / "jars"):
+        folder.mkdir(parents=True)
+    install.minio_binary(settings.cache).touch()
+    (cached / "iceberg.jar").touch()
+    monkeypatch.setattr(install, "pyspark_home", lambda: pyspark)
+    assert _find(settings, "servers").found == "missing: Spark's jars in this environment"
+    (pyspark / "jars" / "iceberg.jar").symlink_to(cached / "iceberg.jar")
+    assert _find(settings, "servers").ok
+
+
 def test_running_stack_does_not_find_its_own_ports_taken(settings: Settings) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, settings.ports.minio))
