@@ -47,7 +47,8 @@ def _healthy(service: Service, settings: Settings, airflow: Any) -> bool:
     if service.name == "minio":
         return _get(f"http://{settings.s3_endpoint}/minio/health/live") is not None
     if service.name == "spark-master":
-        return _get(f"http://{HOST}:{ports.spark_master_ui}/json/") is not None
+        # Not so while it waits for the workers and applications that it had before it died.
+        return (_get_json(f"http://{HOST}:{ports.spark_master_ui}/json/") or {}).get("status") == "ALIVE"
     if service.name == "spark-worker":
         state = _get_json(f"http://{HOST}:{ports.spark_master_ui}/json/") or {}
         return any(worker.get("state") == "ALIVE" for worker in state.get("workers", []))

@@ -100,14 +100,27 @@ def _spark_credentials(settings: Settings) -> dict[str, str]:
     }
 
 
+def master_state(settings: Settings) -> Path:
+    """Folder in which Spark's master keeps which workers and applications it has."""
+    return settings.home / "spark" / "master"
+
+
 def _spark_master(settings: Settings) -> Command:
     ports = settings.ports
+    # A master that was killed must know the warm server's application again, or it never gets another executor. It
+    # waits for those that it knew, and gives nothing out meanwhile: by default a minute for one that is gone.
+    options = {
+        "spark.deploy.recoveryMode": "FILESYSTEM",
+        "spark.deploy.recoveryDirectory": master_state(settings),
+        "spark.deploy.recoveryTimeout": "10s",
+    }
     return Command(
         [
             str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.master.Master",
             "--host", HOST, "--port", str(ports.spark_master), "--webui-port", str(ports.spark_master_ui),
         ],
-        _spark_environment(settings),
+        _spark_environment(settings)
+        | {"SPARK_MASTER_OPTS": " ".join(f'"-D{name}={value}"' for name, value in options.items())},
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from contracts.settings import PROJECT, Settings, load_settings
 from sluice import doctor, health, supervisor
 from sluice.airflow_config import airflow_environment
 from sluice.secrets import ensure_secrets
-from sluice.services import BY_NAME, SERVICES, Service, service_url
+from sluice.services import BY_NAME, SERVICES, Service, master_state, service_url
 
 Say = Callable[[str], None]
 START_SECONDS = 240
@@ -73,6 +74,8 @@ def up(say: Say) -> Settings:
         else:
             _kill_leftovers(settings)
             _refuse_unfit_machine(settings)
+            # A new master need not wait for workers and applications of a stack that was stopped.
+            shutil.rmtree(master_state(settings), ignore_errors=True)
         supervisor.start(settings)
         _start_wave(settings, 1, say)
         _bootstrap(settings, say)
