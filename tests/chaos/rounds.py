@@ -15,6 +15,7 @@ from contracts.settings import Settings
 from tests.chaos.faults import Fault, struck
 from tests.chaos.files import CONTENTS, KEEPS, Expected, Kind, Operation, plan
 from tests.chaos.oracle import Oracle, Rows
+from tests.chaos.processes import TASK
 from tests.chaos.user import User, pauses
 from tests.chaos.world import World
 
@@ -59,7 +60,8 @@ class Run:
         files, rows = self.expected.files, self._rows()
         planned = plan(random, self.expected, f"{self.seed}-{number}", operations)
         gaps = pauses(random, len(planned))
-        delays = [random.uniform(0, 6) for _ in faults]
+        # Tasks run for seconds only, and perhaps not again.
+        delays = [random.uniform(0, 6) * (fault.target != TASK) for fault in faults]
         started = time.monotonic()
         with ExitStack() as stack, ThreadPoolExecutor(1 + len(faults)) as pool:
             strikes = [stack.enter_context(struck(fault, self.world, random)) for fault in faults]
