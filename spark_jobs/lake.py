@@ -6,6 +6,7 @@ A question to Spark's metadata tables is a job of 0.3 to 0.6 s; the same answer 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +17,7 @@ import psycopg
 from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import In
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import DataScan
 from pyiceberg.table.metadata import TableMetadata
@@ -132,15 +133,22 @@ class LakeTable:
 
     def holds(self, snapshot_id: int, column: str, days: Collection[date]) -> bool:
         """Whether a snapshot may have rows of some days: false is certain."""
-        return any(self._matching(snapshot_id, column, {day.isoformat() for day in days}))
+        chosen = In(column, literals={day.isoformat() for day in days})  # type: ignore[misc]  # hidden by its metaclass
+        return any(DataScan(self._metadata, self._io, row_filter=chosen, snapshot_id=snapshot_id).plan_files())
 
     def _files(self, snapshot_id: int, keys: Sequence[str]) -> Iterator[DataFile]:
-        return self._matching(snapshot_id, SOURCE_ID, {source_id(key) for key in keys})
+        """The data files of a snapshot that have rows of some source files.
 
-    def _matching(self, snapshot_id: int, column: str, values: Collection[str]) -> Iterator[DataFile]:
-        chosen = In(column, literals=values)  # type: ignore[misc]  # its metaclass hides its signature
-        scan = DataScan(self._metadata, self._io, row_filter=chosen, snapshot_id=snapshot_id)
-        return (task.file for task in scan.plan_files())
+        PyIceberg's own scan compares each data file with each value anew: 30 s for a thousand of a thousand.
+        """
+        snapshot = self._metadata.snapshot_by_id(snapshot_id)
+        wanted = sorted({source_id(key) for key in keys})
+        chosen = set(wanted)
+        for manifest in snapshot.manifests(self._io) if snapshot else ():
+            if manifest.content is ManifestContent.DATA and _may_hold(manifest, wanted):
+                for entry in manifest.fetch_manifest_entry(self._io):
+                    if str(entry.data_file.partition[0]) in chosen:
+                        yield entry.data_file
 
     def _bounds(self, file: DataFile, column: str) -> tuple[Any, Any] | None:
         field = self._metadata.schema().find_field(column)
@@ -150,6 +158,15 @@ class LakeTable:
         # Of a date this gives the number of days since 1970.
         kind = cast(PrimitiveType, field.field_type)
         return from_bytes(kind, lower), from_bytes(kind, upper)
+
+
+def _may_hold(manifest: ManifestFile, wanted: Sequence[str]) -> bool:
+    """Whether one of some source ids, in order, is between the first and the last of a manifest's."""
+    summary = manifest.partitions[0] if manifest.partitions else None
+    if summary is None or summary.lower_bound is None or summary.upper_bound is None:
+        return True
+    place = bisect_left(wanted, summary.lower_bound.decode())
+    return place < len(wanted) and wanted[place] <= summary.upper_bound.decode()
 
 
 def spark_type(kind: IcebergType) -> str:
