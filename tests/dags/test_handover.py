@@ -13,6 +13,7 @@ import pytest
 from sluice_listener.handover import HandOver
 from sluice_listener.topic import Message
 
+from consumers.routing import MAX_ITEMS
 from contracts.dataset import DatasetContract
 from contracts.errors import ServiceUnavailable
 from contracts.loading import load_contracts
@@ -36,6 +37,7 @@ class World:
     active: str | None = None
     is_paused: bool = False
     held: bool = False
+    read_at_most: int = 1_000
     failures: dict[str, int] = field(default_factory=dict)
     """Name of a call -> how many times it still fails."""
 
@@ -45,7 +47,7 @@ class World:
             raise ServiceUnavailable(f"{name} is away")
 
     def read(self, timeout: float) -> list[Message]:
-        found, self.messages = self.messages, []
+        found, self.messages = self.messages[: self.read_at_most], self.messages[self.read_at_most :]
         return found
 
     def hold(self, held: bool) -> None:
@@ -138,6 +140,22 @@ def steps(hands: HandOver, count: int = 1) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sluice_listener.handover.RETRY", 0.0)
+
+
+def test_full_messages_and_what_follows_them_are_one_batch() -> None:
+    def names(offset: int, count: int) -> list[str]:
+        return [f"{offset}-{number}.parquet" for number in range(count)]
+
+    counts = (MAX_ITEMS, MAX_ITEMS, 5)
+    world = World([message(offset, names(offset, count)) for offset, count in enumerate(counts)], read_at_most=1)
+    steps(hand_over(world))
+    assert [len(batch.items) for batch in world.claimed.values()] == [sum(counts)]
+
+
+def test_message_that_is_not_full_waits_for_no_other() -> None:
+    world = World([message(0), message(1)], read_at_most=1)
+    steps(hand_over(world))
+    assert [len(batch.items) for batch in world.claimed.values()] == [1]
 
 
 def test_offset_moves_only_after_claim_and_run() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from consumers.batching import Gatherer, run_conf, run_note
+from consumers.routing import MAX_ITEMS
 from contracts.dataset import DatasetContract
 from contracts.errors import BadWork, Permanent, Retryable, ServiceUnavailable, UnknownDataset
 from contracts.fail_points import Step, reach
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 POLL = 0.2
 """Seconds that a read waits: the pace of looking at a busy dataset, and the delay of a cancellation."""
+FOLLOWS = 0.1
+"""Seconds that a read waits for the message after a full one."""
 RETRY = 1.0
 """Seconds until a dataset whose hand-over failed is tried again."""
 SAY_AGAIN = 30.0
@@ -101,8 +104,11 @@ class HandOver:
     async def step(self) -> None:
         """One round: read, hand over what may go, commit what was handed over."""
         await self._call(self._topic.hold, self._gatherer.full)
-        for message in await self._call(self._topic.read, POLL):
-            await self._take(message)
+        messages = await self._call(self._topic.read, POLL)
+        while messages:
+            full = [await self._take(message) for message in messages]
+            more = any(full) and not self._gatherer.full
+            messages = await self._call(self._topic.read, FOLLOWS) if more else []
         # By now each message is in the gatherer, or durable in the dead-letter topic.
         await self._hand_over_all()
         # By now the ledger holds each batch handed over, and its DAG run exists.
@@ -131,7 +137,8 @@ class HandOver:
         """Those that have a stage of this layer: a reference has none of gold."""
         return [name for name, own in self._contracts.items() if self._layer == Layer.SILVER or own.gold]
 
-    async def _take(self, message: Message) -> None:
+    async def _take(self, message: Message) -> bool:
+        """Gather a message's files; whether it is full, so that the rest of what the router had is right behind it."""
         try:
             work = parse_work(message.value)
             if work.layer != self._layer:
@@ -141,9 +148,10 @@ class HandOver:
             reason = "unknown_dataset" if isinstance(error, UnknownDataset) else "bad_work"
             await self._bury(message, reason, error.message)
             self._gatherer.pass_over(message.topic, message.partition, message.offset)
-        else:
-            log.info("%s: %d file(s) of %s", message.place, len(work.items), work.dataset)
-            self._gatherer.add(work, message.topic, message.partition, message.offset)
+            return False
+        log.info("%s: %d file(s) of %s", message.place, len(work.items), work.dataset)
+        self._gatherer.add(work, message.topic, message.partition, message.offset)
+        return len(work.items) == MAX_ITEMS
 
     async def _contract(self, dataset: str) -> DatasetContract:
         if dataset not in self._contracts:
