@@ -37,6 +37,7 @@ Role = Literal["root", "ingest", "spark", "consumers", "reader"]
 PART_BYTES = 128 * 1024 * 1024
 _MAX_PARTS = 10_000
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion"}
+_KEY_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class NotifyRule:
 class Store:
     """An S3 store, as one user of it.
 
-    All methods raise `ServiceUnavailable` when the store does not answer, and `StoreRefused` when the user may
-    not do this or the store cannot hold the name.
+    All methods raise `ServiceUnavailable` when the store does not answer or does not take the user's key, and
+    `StoreRefused` when the user may not do this or the store cannot hold the name.
     """
 
     def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str) -> None:
@@ -266,6 +267,13 @@ class Store:
         if code == "AccessDenied":
             return StoreRefused(
                 f"The user {self._user} may not do this with {place}; see ingest/policies.py.", **context
+            )
+        if code in _KEY_REFUSED:
+            # Nothing is wrong with the object: whoever waits for the store can go on as soon as the key is good again.
+            return ServiceUnavailable(
+                f"The object store at {self._endpoint} does not let the user {self._user} in ({code}). "
+                "Enable the user, or give it its key again.",
+                **context,
             )
         if error.response.status >= 500 or code in {"SlowDown", "RequestTimeout"}:
             return ServiceUnavailable(f"The object store at {self._endpoint} is not ready ({code}).", **context)
