@@ -111,6 +111,8 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
         "spark.master": settings.spark_master_url,
         "spark.app.name": "sluice-connect",
         "spark.cores.max": str(settings.spark_cores),
+        # By compose/conf/fairscheduler.xml, between the jobs of all datasets.
+        "spark.scheduler.mode": "FAIR",
         "spark.sql.files.minPartitionNum": str(2 * settings.spark_cores),
         "spark.driver.memory": settings.spark_driver_memory,
         "spark.executor.memory": settings.spark_executor_memory,

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, get_parsing_context, task
+from sluice_listener.stage import RETRIES
 
 from contracts.dataset import DatasetContract
 from contracts.loading import load_contracts
@@ -49,7 +50,7 @@ def make_stage(contract: DatasetContract, layer: Layer) -> DAG:
 
         @task(
             task_id=TASKS[layer],
-            retries=3,
+            retries=RETRIES,
             retry_delay=timedelta(seconds=2),
             retry_exponential_backoff=True,
             max_retry_delay=timedelta(seconds=30),

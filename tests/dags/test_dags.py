@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from sluice_listener.stage import RETRIES, TRIES
 
 from contracts.loading import load_contracts
 from contracts.settings import load_settings
@@ -40,7 +41,7 @@ def test_each_contract_has_a_stage_dag_per_layer_with_one_active_run(bag: Any) -
             dag = bag.dags[stage_dag_id(dataset, layer)]
             assert dag.max_active_runs == 1
             assert dag.task_ids == [task]
-            assert dag.get_task(task).retries == 3
+            assert dag.get_task(task).retries == RETRIES >= TRIES
 
 
 @pytest.mark.parametrize(("dag_id", "layer"), [("listen_bronze", "silver"), ("listen_silver", "gold")])

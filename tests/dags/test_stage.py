@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
-from sluice_listener.stage import give_up, outcome, run_stage, totals
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from sluice_listener.stage import RETRIES, TRIES, give_up, outcome, run_stage, totals
 
-from contracts.errors import BadWork
+from contracts.errors import BadWork, JobFailed, ServiceUnavailable
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem, make_batch
@@ -79,3 +81,20 @@ def test_run_whose_conf_names_a_batch_of_another_stage_ends_and_touches_nothing(
         run_stage(Layer.SILVER, dag_id, "forged", 1, {"batch_id": "b1"})
     with pytest.raises(BadWork):
         give_up(dag_id, "forged", {"batch_id": "b1"}, refusal.value)
+
+
+@pytest.mark.parametrize("attempt", [1, TRIES, RETRIES])
+def test_server_that_is_away_is_waited_for_and_a_job_that_fails_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    def failing(error: Exception) -> Callable[..., CommitMarker]:
+        def run(*arguments: Any) -> CommitMarker:
+            raise error
+
+        return run
+
+    for error in (ServiceUnavailable("MinIO is away."), JobFailed("It failed."), AirflowException("It failed.")):
+        monkeypatch.setattr("sluice_listener.stage._run_job", failing(error))
+        last = attempt >= TRIES and not isinstance(error, ServiceUnavailable)
+        with pytest.raises(AirflowFailException if last else type(error), match=str(error)):
+            run_stage(Layer.SILVER, "trips_to_silver", "run", attempt, {})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from contracts.dataset import DatasetContract
-from contracts.errors import BadWork, ContractError, Permanent, SluiceError
+from contracts.errors import BadWork, ContractError, Permanent, ServiceUnavailable, SluiceError
 from contracts.fail_points import Step, reach
 from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RETRIES = 9
+"""Of a task. With Airflow's doubling delay of 2 to 30 s a server may be away for three minutes."""
+TRIES = 4
+"""After so many a job is given up that fails while every server answers."""
 
 PRELOADED = (
     "pyspark.sql.connect.session",
@@ -58,13 +62,22 @@ def run_stage(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mappin
         `files`, `refused`, `rows_in`, `rows_accepted`, `rows_rejected`, for the task's XCom.
 
     Raises:
-        AirflowFailException: an error that trying again cannot mend; its cause is ours.
-        Retryable: a server or the job failed; the task may be tried again.
+        AirflowFailException: an error that trying again cannot mend, or that came `TRIES` times; its cause is ours.
+        ServiceUnavailable: a server does not answer; the task may be tried again.
+        JobFailed, AirflowException: the job failed; the task may be tried again.
     """
     try:
         return totals(_run_job(layer, dag_id, run_id, attempt, conf))
-    except Permanent as error:
-        raise AirflowFailException(error.message) from error
+    except ServiceUnavailable:
+        raise
+    except SluiceError as error:
+        if isinstance(error, Permanent) or attempt >= TRIES:
+            raise AirflowFailException(error.message) from error
+        raise
+    except AirflowException as error:
+        if attempt >= TRIES:
+            raise AirflowFailException(str(error)) from error
+        raise
 
 
 def _run_job(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping[str, Any]) -> CommitMarker:
