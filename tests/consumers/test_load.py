@@ -161,18 +161,21 @@ def test_router_holds_no_more_after_many_events_than_after_a_few(step: Callable[
 
 
 def test_large_poll_has_a_log_line_a_partition_and_a_small_one_a_line_an_event(
-    step: Callable[[list[Record]], int],
+    step: Callable[[list[Record]], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    captured = structlog.testing.LogCapture()
+    # The module's own may be bound by now to what another test configured.
+    monkeypatch.setattr("consumers.router.log", structlog.wrap_logger(None, [captured], structlog.stdlib.BoundLogger))
     events = files("many", TOLD_ONE_BY_ONE + 1)
-    with structlog.testing.capture_logs() as lines:
-        step([message(body(event), 100 + n, partition=n % 2) for n, event in enumerate(events)])
+    step([message(body(event), 100 + n, partition=n % 2) for n, event in enumerate(events)])
+    lines = captured.entries
     assert [(line["event"], line["partition"], line["first_offset"], line["last_offset"]) for line in lines] == [
         ("events", 0, 100, 120),
         ("events", 1, 101, 119),
     ]
     assert [line["decisions"] for line in lines] == [{"Work": 11}, {"Work": 10}]
-    with structlog.testing.capture_logs() as lines:
-        step([message(body(event), 200 + n) for n, event in enumerate(files("few", 2))])
+    captured.entries = lines = []
+    step([message(body(event), 200 + n) for n, event in enumerate(files("few", 2))])
     assert [(line["event"], line["offset"], line["key"]) for line in lines] == [
         ("event", 200, "nyc_yellow/few/0.parquet"),
         ("event", 201, "nyc_yellow/few/1.parquet"),
