@@ -92,9 +92,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 CONNECT_MODE = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
 """By these Spark's client for Connect takes a whole process over; what a test starts must not inherit them."""
 
-AIRFLOW_OF_UNIT_TESTS = ("AIRFLOW__LOGGING__LOGGING_LEVEL",)
-"""What `tests.dags.home` sets for its whole process and a stack would take over: its tasks would log nothing."""
-
 TWIN = "trips_retracting"
 """A second dataset of the tests' stack: as nyc_yellow, but a deleted file's rows are taken back."""
 
@@ -136,7 +133,9 @@ def stack(published: tuple[Path, str]) -> Iterator[Stack]:
     home = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="sluice-test-"))
     contracts = home / "contracts"
     write_contracts(contracts)
-    inherited = {name: os.environ[name] for name in os.environ if name not in CONNECT_MODE + AIRFLOW_OF_UNIT_TESTS}
+    # Nor what `tests.dags.home` sets for its process: tasks would log nothing, for example.
+    foreign = {name for name in os.environ if name in CONNECT_MODE or name.startswith("AIRFLOW")}
+    inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     environment = inherited | {
         "SLUICE_HOME": str(home),
         "SLUICE_TLC_BASE_URL": published[1],

@@ -86,22 +86,10 @@ def _table(rounds: list[Round]) -> list[str]:
     for found in rounds:
         for kind in dict.fromkeys(fault.split()[0] for fault in found.faults):
             kinds[kind].append(found)
-    head = (
-        "fault",
-        "rounds",
-        "operations",
-        "files",
-        "rows",
-        "lost",
-        "twice",
-        "other",
-        "s to complete: p50",
-        "p99",
-        "max",
-    )
+    head = "| fault | rounds | operations | files | rows | lost | twice | other | s to complete: p50 | p99 | max |"
     return [
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
+        head,
+        "|" + "---|" * (head.count("|") - 1),
         *(_line(kind, kinds[kind]) for kind in sorted(kinds)),
         _line("all", rounds),
     ]
@@ -113,14 +101,9 @@ def _line(name: str, rounds: list[Round]) -> str:
     waits = [found.complete_after for found in rounds if len(found.faults) == 1]
     cuts = quantiles(waits, n=100, method="inclusive") if len(waits) > 1 else waits * 99
     times = (f"{cuts[49]:.1f}", f"{cuts[98]:.1f}", f"{max(waits):.1f}") if waits else ("", "", "")
-    sums = (
-        sum(found.operations for found in rounds),
-        sum(found.files for found in rounds),
-        sum(found.rows for found in rounds),
-    )
-    return (
-        "| " + " | ".join(map(str, (name, len(rounds), *sums, lost, twice, len(wrongs) - lost - twice, *times))) + " |"
-    )
+    sums = [sum(getattr(found, field) for found in rounds) for field in ("operations", "files", "rows")]
+    cells = (name, len(rounds), *sums, lost, twice, len(wrongs) - lost - twice, *times)
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _say(report: Path | None, line: str) -> None:

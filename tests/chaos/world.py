@@ -90,7 +90,7 @@ class Proxies:
 
 
 @contextmanager
-def started_world(movable_clock: bool = True) -> Iterator[World]:
+def started_world(movable_clock: bool) -> Iterator[World]:
     """A stack of its own in a temporary folder, up and warm; stopped and removed afterwards.
 
     Args:
