@@ -52,7 +52,7 @@ class Permanent(SluiceError):
 
 
 class ServiceUnavailable(Retryable):
-    """A server does not answer, or not yet."""
+    """A server does not answer, or not yet, or does not let us in."""
 
 
 class JobFailed(Retryable):

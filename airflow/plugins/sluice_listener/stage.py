@@ -70,12 +70,8 @@ def run_stage(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mappin
         return totals(_run_job(layer, dag_id, run_id, attempt, conf))
     except ServiceUnavailable:
         raise
-    except SluiceError as error:
+    except (SluiceError, AirflowException) as error:
         if isinstance(error, Permanent) or attempt >= TRIES:
-            raise AirflowFailException(error.message) from error
-        raise
-    except AirflowException as error:
-        if attempt >= TRIES:
             raise AirflowFailException(str(error)) from error
         raise
 
