@@ -113,19 +113,32 @@ _CHOSEN = {
 _SUPERSEDE = """
 WITH waiting AS (
     SELECT n.*, a.etag AS newer
-    FROM (SELECT * FROM json_to_recordset(%s) AS j (bucket text, key text, etag text, sequencer text) LIMIT %s) a
+    FROM {newer} a
     CROSS JOIN LATERAL (
         SELECT bucket, key, etag FROM ledger.files o
         WHERE o.bucket = a.bucket AND o.key = a.key AND o.sequencer < a.sequencer AND o.etag <> a.etag
-          AND (o.state = 'received') IS TRUE FOR UPDATE) n),
+          AND (o.state = '{waiting}') IS TRUE FOR UPDATE) n),
 old AS (
     UPDATE ledger.files f SET state = 'ignored', reason = 'superseded', updated_at = now(),
            detail = 'Version ' || w.newer || ' was written later.'
     FROM waiting w WHERE (f.bucket, f.key, f.etag) = (w.bucket, w.key, w.etag)
     RETURNING f.bucket, f.key, f.etag, f.detail)
 INSERT INTO ledger.history (bucket, key, etag, at, hop, state, reason, detail)
-SELECT bucket, key, etag, now(), 'routed', 'ignored', 'superseded', detail FROM old
+SELECT bucket, key, etag, now(), '{hop}', 'ignored', 'superseded', detail FROM old
 """
+_SUPERSEDE_RECEIVED = _SUPERSEDE.format(
+    newer="(SELECT * FROM json_to_recordset(%s) AS j (bucket text, key text, etag text, sequencer text) LIMIT %s)",
+    waiting=FileState.RECEIVED,
+    hop=Hop.ROUTED,
+)
+# Silver holds the version that gold takes, so no longer those that were written before it.
+_SUPERSEDE_RUNNING = _SUPERSEDE.format(
+    newer="(SELECT f.* FROM unnest(%s::text[], %s::text[], %s::text[]) AS j (bucket, key, etag)"
+    " CROSS JOIN LATERAL (SELECT * FROM ledger.files c"
+    " WHERE (c.bucket, c.key, c.etag) = (j.bucket, j.key, j.etag) OFFSET 0) f)",
+    waiting=FileState.RUNNING,
+    hop=Hop.RECORDED,
+)
 # COPY: three rows an event are most of what the router writes, and arrays of them cost three times the time. The
 # columns are the fields of a HistoryRow.
 _HISTORY = """
@@ -439,7 +452,7 @@ class Ledger:
         return [items[row["position"] - 1] for row in rows]
 
     def claim(self, batch: Batch) -> bool:
-        """Register a batch; its files are then running.
+        """Register a batch; its files are then running. Of those that go to gold, older versions wait no longer.
 
         Returns:
             False when it is registered already; nothing changes then.
@@ -456,6 +469,8 @@ class Ledger:
             connection.execute(_BATCH_ITEMS, [batch.batch_id, str(batch.layer), *items])
             _move(connection, [_fate(item, FileState.RUNNING) for item in batch.items])
             _add_history(connection, _batch_history(batch, Hop.CLAIMED, batch.run_id))
+            if batch.layer == Layer.GOLD:
+                connection.execute(_SUPERSEDE_RUNNING, _columns(map(_name, batch.items), 3))
             return True
 
         return self._run(work)
@@ -861,7 +876,7 @@ def _write(connection: Connection[DictRow], changes: Changes) -> None:
         connection.execute(_REMOVED, _columns(values, 5))
     if changes.superseding:
         newest = [changes.superseding[name] for name in sorted(changes.superseding)]
-        connection.execute(_SUPERSEDE, (_json(map(_newer_values, newest)), len(newest)))
+        connection.execute(_SUPERSEDE_RECEIVED, (_json(map(_newer_values, newest)), len(newest)))
     _add_history(connection, changes.history)
 
 

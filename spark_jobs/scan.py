@@ -20,6 +20,8 @@ from spark_jobs.repeats import find_repeats, mark_repeats, wanted, with_repeats
 from spark_jobs.session import spark_errors
 
 ORIGIN = (SOURCE_ID, SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
+FEW_FILES = 50
+"""Few rows of so many files are one part; those of more are shared by the cores."""
 _ESCAPED = r"\\\1"
 _PATH = "_path"
 _TYPES = ("string", "string", "string", "timestamp_ntz", "timestamp_ntz")
@@ -34,7 +36,7 @@ def scan_files(
     for that.
 
     Args:
-        few: the rows of a layout are one partition.
+        few: the rows are; of a layout with `FEW_FILES` or fewer they are one partition.
 
     Returns:
         A layout and its rows for each scan; files of one layout are read by one.
@@ -50,7 +52,7 @@ def _scan(
 ) -> DataFrame:
     columns = contract.silver.columns
     raw = _with_origin(spark, contract, layout, files)
-    if few:
+    if few and len(files) <= FEW_FILES:
         raw = raw.coalesce(1)
     if not wanted(contract):
         return conform(raw, columns, layout, keep=ORIGIN)

@@ -13,14 +13,14 @@ from spark_jobs.balanced import union_of
 from spark_jobs.checks import WARNINGS, accepted_rows, judged_rows, rejected_rows
 from spark_jobs.lake import SOURCE_ID
 from spark_jobs.preflight import Accepted
-from spark_jobs.scan import scan_files
+from spark_jobs.scan import FEW_FILES, scan_files
 from spark_jobs.tables import rejects_spec, silver_spec, union
 from spark_jobs.transforms.loading import load_transforms
 
 _FEW_ROWS = 20_000
 _FEW_ROWS_A_FILE = 200
-"""So many rows, and as many more for each file, are judged once, in one partition, and an executor holds them for all
-that is done with them; of more, each write judges all.
+"""So many rows, and as many more for each file, are judged once, and an executor holds them for all that is done with
+them; of more, each write judges all.
 
 Planning is most of a small file's time, so one large plan is better than two (measured: 3,000 rows into silver in 2.4 s
 instead of 3.9 s). What is most of a large one's is work, and what is held costs more of that than what is read again.
@@ -54,7 +54,9 @@ def split_rows(spark: SparkSession, contract: DatasetContract, files: Sequence[A
         return Split(union(spark, silver, accepted), union(spark, rejects, rejected))
     names = list(dict.fromkeys((*silver.names, *rejects.names, WARNINGS)))
     judged = [judged_rows(rows, contract, layout).select(*names) for layout, rows in frames]
-    held = union_of(judged).localCheckpoint()
+    rows = union_of(judged)
+    # Each file's in one part, so that a commit has one data file of it.
+    held = (rows if len(files) <= FEW_FILES else rows.repartition(SOURCE_ID)).localCheckpoint()
     failed = F.col("_reasons").isNotNull()
     return Split(
         held.where(~failed).select(*silver.names),

@@ -94,6 +94,20 @@ def test_correction_supersedes_a_version_that_still_waits(ledger: Ledger) -> Non
     assert (told(ledger).etag, told(ledger).state) == ("b2", FileState.RECEIVED)
 
 
+def test_version_that_waits_for_gold_is_superseded_once_gold_takes_a_newer_one(ledger: Ledger) -> None:
+    first, second = put(), put(etag="e2", sequencer="1B")
+    for number, event in enumerate((first, second)):
+        drop(ledger, event)
+        ledger.claim(batch_of(event))
+        ledger.record_marker(marker(accepted(etag=event.etag), batch_id=f"b{number}", snapshot=number + 5))
+    ledger.claim(batch_of(first, Layer.GOLD, "5"))
+    assert told(ledger, etag=second.etag).state == FileState.RUNNING
+    ledger.claim(batch_of(second, Layer.GOLD, "6"))
+    old = told(ledger, etag=first.etag)
+    assert (old.state, old.reason, old.timeline[-1].hop) == (FileState.IGNORED, Reason.SUPERSEDED, Hop.RECORDED)
+    assert told(ledger, etag=second.etag).state == FileState.RUNNING
+
+
 def test_correction_leaves_a_running_version_to_its_marker(ledger: Ledger) -> None:
     drop(ledger, put(etag="a1", sequencer="10"))
     ledger.claim(batch_of(put(etag="a1", sequencer="10")))

@@ -111,6 +111,20 @@ def test_consumer_is_closed_when_the_ledger_breaks_the_trigger(monkeypatch: pyte
     assert FakeTopic.made[0].closed.is_set()
 
 
+def test_trigger_ends_though_its_consumer_stands_still_which_is_closed_as_soon_as_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(module, "STANDS_STILL", 0.05)
+    monkeypatch.setattr(module, "CLOSING", 0.05)
+    monkeypatch.setattr(FakeTopic, "read", lambda self, timeout: goes_on.wait())
+    with pytest.raises(ServiceUnavailable, match="stands still"):
+        asyncio.run(first_event(listener(60)))
+    assert not FakeTopic.made[0].closed.is_set()
+    goes_on.set()
+    assert FakeTopic.made[0].closed.wait(10)
+
+
 def call(answer: Any, method: str, *args: Any) -> Any:
     async def run() -> Any:
         async with api(answer) as client:

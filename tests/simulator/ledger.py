@@ -134,6 +134,9 @@ class LedgerModel:
                 self._caused.setdefault((*name, item.cause), []).append(batch.batch_id)
             self._move([_fate(item, FileState.RUNNING) for item in batch.items])
             self.tables.history += _batch_history(batch, Hop.CLAIMED, batch.run_id)
+            for item in batch.items if batch.layer == Layer.GOLD else ():
+                if (file := self.tables.files.get(_name(item))) is not None:
+                    self._supersede(file.row, FileState.RUNNING, Hop.RECORDED)
             return True
 
         return self._run(f"claim {batch.batch_id}", work)
@@ -368,18 +371,18 @@ class LedgerModel:
                 gone = changes.removed[name]
                 self._set(name, replace(files[name].row, sequencer=gone.sequencer, removed_at=gone.removed_at))
         for key in sorted(changes.superseding):
-            self._supersede(changes.superseding[key])
+            self._supersede(changes.superseding[key], FileState.RECEIVED, Hop.ROUTED)
         self.tables.history += changes.history
 
-    def _supersede(self, newer: FileRow) -> None:
+    def _supersede(self, newer: FileRow, waiting: FileState, hop: Hop) -> None:
         for name, file in list(self.tables.files.items()):
             row = file.row
             older = row.sequencer < newer.sequencer.rjust(32, "0") and row.etag != newer.etag
-            if name[:2] == (newer.bucket, newer.key) and older and row.state == FileState.RECEIVED:
+            if name[:2] == (newer.bucket, newer.key) and older and row.state == waiting:
                 told = f"Version {newer.etag} was written later."
                 self._set(name, replace(row, state=FileState.IGNORED, reason=Reason.SUPERSEDED, detail=told))
                 ended = (FileState.IGNORED, None, None, None, Reason.SUPERSEDED, told)
-                self.tables.history.append(HistoryRow(*name, self._now(), Hop.ROUTED, *ended))
+                self.tables.history.append(HistoryRow(*name, self._now(), hop, *ended))
 
     def _hand_over(self, batch_id: str) -> None:
         found = self.tables.batches.get(batch_id)

@@ -17,11 +17,18 @@ from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from consumers.airflow_api import service_api
 from consumers.ledger import Ledger, open_ledger
 from consumers.topics import DEAD_LETTERS, WORK_TOPICS
+from contracts.errors import ServiceUnavailable
 from contracts.loading import load_contracts
 from contracts.settings import load_settings
 from contracts.states import Layer
 from sluice_listener.handover import HandOver
 from sluice_listener.topic import DeadLetters, WorkTopic
+
+STANDS_STILL = 60.0
+"""Seconds after which a call is given up: Kafka's client waits by the machine's clock, and when that was set back, for as
+long as it was set back (measured: 600 s)."""
+CLOSING = 30.0
+"""Seconds that the end waits for the thread, which closes all even if it stands still for longer."""
 
 
 class WorkTrigger(AwaitMessageTrigger):
@@ -43,7 +50,11 @@ class WorkTrigger(AwaitMessageTrigger):
         return "sluice_listener.trigger.WorkTrigger", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Hand work over until the lifetime is over."""
+        """Hand work over until the lifetime is over.
+
+        Raises:
+            ServiceUnavailable: the Kafka client gave up for good, or stands still.
+        """
         until = time.monotonic() + self.lifetime
         # A thread of its own, not the one that all `sync_to_async` polls of the triggerer share; and one
         # only, so that the consumer is never closed while it is being polled.
@@ -52,7 +63,12 @@ class WorkTrigger(AwaitMessageTrigger):
 
         async def call(function: Callable[..., Any], *args: Any) -> Any:
             # With the context, or log lines from the thread miss the task's log.
-            return await asyncio.get_running_loop().run_in_executor(thread, copy_context().run, function, *args)
+            called = asyncio.get_running_loop().run_in_executor(thread, copy_context().run, function, *args)
+            await asyncio.wait([called], timeout=STANDS_STILL)
+            if not called.done():
+                told = "Was the clock set back, or is Kafka or Postgres away? It starts anew."
+                raise ServiceUnavailable(f"The listener for {self.layer} stands still for {STANDS_STILL:.0f} s. {told}")
+            return called.result()
 
         try:
             await self._work(call, closing, until)
@@ -61,7 +77,9 @@ class WorkTrigger(AwaitMessageTrigger):
             # consumer would keep its partitions from the next one for five minutes (measured).
             closed = thread.submit(closing.close)
             thread.shutdown(wait=False)
-            await asyncio.shield(asyncio.wrap_future(closed))
+            ended, _ = await asyncio.wait([asyncio.wrap_future(closed)], timeout=CLOSING)
+            for closing_ended in ended:
+                closing_ended.result()
         yield TaskSuccessEvent()
 
     async def _work(self, call: Callable[..., Any], closing: ExitStack, until: float) -> None:
