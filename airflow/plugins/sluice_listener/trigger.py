@@ -25,8 +25,8 @@ from sluice_listener.handover import HandOver
 from sluice_listener.topic import DeadLetters, WorkTopic
 
 STANDS_STILL = 60.0
-"""Seconds after which a call is given up: Kafka's client waits by the machine's clock, and when that was set back, for as
-long as it was set back (measured: 600 s)."""
+"""Seconds after which a call is given up. Kafka's client waits by the machine's clock, and when that was set back, for
+as long as it was set back (measured: 600 s)."""
 CLOSING = 30.0
 """Seconds that the end waits for the thread, which closes all even if it stands still for longer."""
 
