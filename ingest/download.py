@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,8 @@ from contracts.errors import DownloadFailed, ServiceUnavailable, SetupError, Usa
 from contracts.landing import is_csv
 from contracts.settings import Settings
 from ingest.csv_files import csv_to_parquet
-from ingest.drop import drop_key
-from ingest.fetch import Report, fetch
+from ingest.drop import drop_key, put_unless_there
+from ingest.fetch import Report, current_version, fetch
 from ingest.policies import BRONZE
 from ingest.store import ObjectInfo, Store
 
@@ -32,7 +31,7 @@ def download_month(
     """Download the file of a month from `settings.tlc_base_url` and put it into bronze.
 
     What an interrupted download left in `<home>/downloads` is gone on from. Where bronze holds the same content
-    already, nothing is put.
+    already, nothing is put, and where it came from the same version of the same address, nothing is downloaded.
 
     Args:
         progress: called with the bytes that are there, and how many there will be (None when unknown).
@@ -47,16 +46,19 @@ def download_month(
         ServiceUnavailable: the source or the store cannot be reached, or the same month is being downloaded.
         SetupError: the downloads folder cannot be written.
     """
-    name = _file_name(contract, year, month)
+    name = published_name(contract, year, month)
     url = f"{settings.tlc_base_url.rstrip('/')}/{name}"
-    folder = settings.home / "downloads"
+    folder, key = settings.home / "downloads", drop_key(contract, Path(name))
+    there = store.stat(BRONZE, key)
+    if there is not None and there.source.startswith(f"{url} ") and there.source == _source(url, current_version(url)):
+        return there
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / f"{name}.lock", name):
             path = folder / f"{name}.part"
-            _fetch_month(url, path, progress)
+            source = _source(url, _fetch_month(url, path, progress))
             landed = _landed(url, path, contract) if is_csv(name) else _whole_parquet(url, path)
-            put = _put_unless_there(store, drop_key(contract, Path(name)), landed)
+            put = put_unless_there(store, key, landed, source)
             _remove(path)
             return put
     except OSError as error:
@@ -65,7 +67,12 @@ def download_month(
         ) from error
 
 
-def _file_name(contract: DatasetContract, year: int, month: int) -> str:
+def published_name(contract: DatasetContract, year: int, month: int) -> str:
+    """What the file of a month is called where it is published.
+
+    Raises:
+        UsageError: the contract names no published source, or the month is not one.
+    """
     if contract.download is None:
         raise UsageError(f"The contract of {contract.dataset} names no published source to download from.")
     if not (1900 <= year <= 2200 and 1 <= month <= 12):
@@ -73,9 +80,14 @@ def _file_name(contract: DatasetContract, year: int, month: int) -> str:
     return contract.download.file.format(year=year, month=month)
 
 
-def _fetch_month(url: str, path: Path, progress: Report | None) -> None:
+def _source(url: str, version: str) -> str:
+    """What an object's source is called; empty where the version is unknown or cannot be kept."""
+    return f"{url} {version}" if version and f"{url}{version}".isascii() else ""
+
+
+def _fetch_month(url: str, path: Path, progress: Report | None) -> str:
     try:
-        fetch(url, path, progress)
+        return fetch(url, path, progress)
     except DownloadFailed as error:
         if error.context.get("status") not in (403, 404, 410):
             raise
@@ -115,18 +127,6 @@ def _looks_like_parquet(path: Path) -> bool:
         size = file.seek(0, 2)
         file.seek(max(0, size - len(_MAGIC)))
         return size >= 12 and start == _MAGIC and file.read() == _MAGIC
-
-
-def _put_unless_there(store: Store, key: str, path: Path) -> ObjectInfo:
-    there = store.stat(BRONZE, key)
-    if there is not None and there.size == path.stat().st_size and there.etag == _md5(path):
-        return there
-    return store.put_file(BRONZE, key, path)
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _landing_place(path: Path) -> Path:

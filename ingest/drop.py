@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ from contracts.errors import UsageError
 from contracts.landing import is_csv, landed_name
 from contracts.loading import get_contract
 from ingest.policies import BRONZE
-from ingest.store import ObjectInfo, Store
+from ingest.store import ObjectInfo, Store, content_etag
 
 MAX_KEY_BYTES = 1024
 
@@ -41,21 +42,49 @@ def drop_file(
         raise UsageError(f"There is no file {str(path)!r} to drop.")
     chosen = key if key is not None else drop_key(contract, path)
     _check_key(chosen, contract)
-    if not is_csv(path.name) or contract.is_manifest(chosen):
+    if contract.is_manifest(chosen):
         return store.put_file(BRONZE, chosen, path)
+    with landed(path, contract) as file:
+        return store.put_file(BRONZE, chosen, file)
+
+
+@contextmanager
+def landed(path: Path, contract: DatasetContract) -> Iterator[Path]:
+    """The file as it goes into bronze: of a CSV a parquet file that lives as long as the block.
+
+    Raises:
+        UsageError: a CSV has no header that names a column of the dataset, or cannot be turned into parquet.
+    """
+    if not is_csv(path.name):
+        yield path
+        return
     # Imported here: pyarrow costs 0.2 s, and few files are CSV.
     from ingest.csv_files import csv_to_parquet
 
-    try:
-        with TemporaryDirectory(prefix="sluice-") as folder:
-            landed = Path(folder) / "landed.parquet"
-            csv_to_parquet(path, landed, contract.source_names)
-            return store.put_file(BRONZE, chosen, landed)
-    except OSError as error:
-        raise UsageError(
-            f"{str(path)!r} cannot be turned into parquet ({error}). Make it readable, or free some space for "
-            "temporary files (TMPDIR names their folder)."
-        ) from error
+    with ExitStack() as closing:
+        try:
+            file = Path(closing.enter_context(TemporaryDirectory(prefix="sluice-"))) / "landed.parquet"
+            csv_to_parquet(path, file, contract.source_names)
+        except OSError as error:
+            raise UsageError(
+                f"{str(path)!r} cannot be turned into parquet ({error}). Make it readable, or free some space for "
+                "temporary files (TMPDIR names their folder)."
+            ) from error
+        yield file
+
+
+def put_unless_there(
+    store: Store, key: str, path: Path, source: str = "", progress: Callable[[int], None] | None = None
+) -> ObjectInfo:
+    """Put a file into bronze, unless the object has that content already.
+
+    Args:
+        source, progress: see `Store.put_file`.
+    """
+    there = store.stat(BRONZE, key)
+    if there is not None and there.size == path.stat().st_size and there.etag == content_etag(path):
+        return there
+    return store.put_file(BRONZE, key, path, progress, source)
 
 
 def drop_key(contract: DatasetContract, path: Path) -> str:

@@ -35,13 +35,30 @@ class _Version:
     """Bytes of the whole file."""
 
 
-def fetch(url: str, path: Path, report: Report | None = None, pause: float = 0.5) -> None:
+def current_version(url: str) -> str:
+    """The strong ETag, or else Last-Modified, of the file at an address, without downloading it.
+
+    Empty where there is neither; whatever is wrong with the address or the file, `fetch` tells.
+    """
+    _check_address(url)
+    try:
+        with _client() as client:
+            response = client.head(url)
+    except httpx.HTTPError:
+        return ""
+    return _validator(response) if response.status_code == 200 else ""
+
+
+def fetch(url: str, path: Path, report: Report | None = None, pause: float = 0.5) -> str:
     """Download a file to `path`, going on from what an earlier call left there if it is of the same version.
 
     Beside `path`, a file `<name>.json` says which version the bytes are of; the caller removes both.
 
     Args:
         pause: seconds before the first repetition; it doubles each time.
+
+    Returns:
+        The version of what is there now, as `current_version` tells it.
 
     Raises:
         DownloadFailed: the server says that the file is not there (401, 403, 404, 410, other 4xx), or what came is
@@ -56,8 +73,12 @@ def fetch(url: str, path: Path, report: Report | None = None, pause: float = 0.5
         wait=wait_exponential(multiplier=pause, max=10),
         reraise=True,
     )(_attempt)
-    with httpx.Client(timeout=httpx.Timeout(30, connect=5), follow_redirects=True) as client:
-        attempt(client, url, path, report)
+    with _client() as client:
+        return attempt(client, url, path, report)
+
+
+def _client() -> httpx.Client:
+    return httpx.Client(timeout=httpx.Timeout(30, connect=5), follow_redirects=True)
 
 
 def _check_address(url: str) -> None:
@@ -69,7 +90,7 @@ def _check_address(url: str) -> None:
         raise UsageError(f"{url!r} is no http or https address.")
 
 
-def _attempt(client: httpx.Client, url: str, path: Path, report: Report | None) -> None:
+def _attempt(client: httpx.Client, url: str, path: Path, report: Report | None) -> str:
     version = _load(url, path)
     have = path.stat().st_size if version else 0
     headers = {"Accept-Encoding": "identity"}
@@ -77,17 +98,18 @@ def _attempt(client: httpx.Client, url: str, path: Path, report: Report | None) 
         headers |= {"Range": f"bytes={have}-", "If-Range": version.validator}
     try:
         with client.stream("GET", url, headers=headers) as response:
-            if _complete(response, version, have):
-                return
+            if version is not None and _complete(response, version, have):
+                return version.validator
             _check_status(response, path)
             _receive(response, url, path, version, have, report)
+            return version.validator if version is not None and response.status_code == 206 else _validator(response)
     except httpx.HTTPError as error:
         raise _NotFinished(f"{url} could not be read ({type(error).__name__}: {error}).", url=url) from error
 
 
-def _complete(response: httpx.Response, version: _Version | None, have: int) -> bool:
+def _complete(response: httpx.Response, version: _Version, have: int) -> bool:
     """Whether the server says that the bytes on disk are all there are of the same version."""
-    return response.status_code == 416 and version is not None and version.total == have
+    return response.status_code == 416 and version.total == have
 
 
 def _check_status(response: httpx.Response, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ Role = Literal["root", "ingest", "spark", "consumers", "reader"]
 # One PUT up to here (a month of yellow trips has about 65 MiB), whose etag is the MD5; above it, parts of this size.
 PART_BYTES = 128 * 1024 * 1024
 _MAX_PARTS = 10_000
+_SOURCE = "sluice-source"
+"""User metadata of an object: see `ObjectInfo.source`."""
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion"}
 _KEY_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch"}
 
@@ -52,6 +55,8 @@ class ObjectInfo:
     """Bytes."""
     last_modified: datetime
     """Aware. After a put: the server's clock when it acknowledged."""
+    source: str = ""
+    """Where the content came from, and which version of it, as `put_file` was told; only `stat` gives it."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +104,22 @@ class Store:
             raise
         return _info(found)
 
-    def put_file(self, bucket: str, key: str, path: Path, progress: Callable[[int], None] | None = None) -> ObjectInfo:
+    def put_file(
+        self, bucket: str, key: str, path: Path, progress: Callable[[int], None] | None = None, source: str = ""
+    ) -> ObjectInfo:
         """Put a local file, atomically: readers see the whole object or the one before it.
 
         Args:
-            progress: called with the number of bytes read since the last call.
+            progress: called with the number of bytes read since the last call; what it raises ends the put, of which
+                nothing is there then.
+            source: kept with the object; ASCII.
 
         Raises:
             UsageError: the file cannot be read, or shrank meanwhile.
         """
         try:
             with path.open("rb") as file:
-                return self._put(bucket, key, file, path.stat().st_size, progress=progress)
+                return self._put(bucket, key, file, path.stat().st_size, progress=progress, source=source)
         except OSError as error:
             raise UsageError(f"The file {path.name!r} cannot be read ({error}); nothing was put.") from error
 
@@ -213,6 +222,7 @@ class Store:
         size: int,
         content_type: str = "application/octet-stream",
         progress: Callable[[int], None] | None = None,
+        source: str = "",
     ) -> ObjectInfo:
         with self._errors(bucket, key):
             done = self._client.put_object(
@@ -221,7 +231,8 @@ class Store:
                 stream,
                 size,
                 content_type=content_type,
-                part_size=max(PART_BYTES, math.ceil(size / _MAX_PARTS)),
+                metadata={_SOURCE: source} if source else None,
+                part_size=_part_bytes(size),
                 # Parts are held in memory; one at a time is fast enough on one machine.
                 num_parallel_uploads=1,
                 progress=_Progress(progress) if progress else None,
@@ -328,7 +339,31 @@ def _info(found: Any) -> ObjectInfo:
         etag=(found.etag or "").strip('"'),
         size=found.size or 0,
         last_modified=found.last_modified or datetime.now(UTC),
+        source=(found.metadata or {}).get(f"x-amz-meta-{_SOURCE}", ""),
     )
+
+
+def content_etag(path: Path) -> str:
+    """The etag that `put_file` gives a file: its MD5, or for parts the MD5 of theirs and their number.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    part = _part_bytes(size)
+    with path.open("rb") as file:
+        if size <= part:
+            return hashlib.file_digest(file, _md5).hexdigest()
+        digests = [_md5(data).digest() for data in iter(lambda: file.read(part), b"")]
+    return f"{_md5(b''.join(digests)).hexdigest()}-{len(digests)}"
+
+
+def _md5(data: bytes = b"") -> Any:
+    return hashlib.md5(data, usedforsecurity=False)
+
+
+def _part_bytes(size: int) -> int:
+    return max(PART_BYTES, math.ceil(size / _MAX_PARTS))
 
 
 def _answered_at(headers: Any) -> datetime:

@@ -250,6 +250,38 @@ def replay(
 
 
 @app.command()
+def backfill(
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset, for example nyc_yellow.")],
+    months: Annotated[str, typer.Argument(help="First and last month, as 2023-01..2024-12, or one month.")],
+    source: Annotated[
+        str, typer.Option(metavar="tlc|DIR", help="Where the files come from: published, or a folder here.")
+    ] = "tlc",
+    parallel: Annotated[int, typer.Option(min=1, max=32, help="Files under way at most.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Load many months, oldest first. Ctrl-C stops it; the same command again goes on, and skips what is there."""
+    with _told(as_json):
+        import time
+
+        from sluice import backfilling
+        from sluice.progress import Bars, Quiet
+
+        settings, began = _running(), time.monotonic()
+        asked = (settings, dataset, months, source, parallel)
+        if as_json:
+            outcomes = backfilling.backfill(*asked, Quiet())
+        else:
+            with Bars() as bars:
+                outcomes = backfilling.backfill(*asked, bars)
+        seconds = time.monotonic() - began
+        if as_json:
+            _print_json(render.backfill_record(outcomes, seconds))
+        else:
+            render.backfill_summary(outcomes, seconds)
+        raise typer.Exit(backfilling.exit_code(outcomes))
+
+
+@app.command()
 def reconcile(
     full: Annotated[bool, typer.Option("--full", help="Look at the whole bucket, not only at its next piece.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look, and mend nothing.")] = False,

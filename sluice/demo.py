@@ -39,11 +39,13 @@ def run_demo(source: str, rows: int, year: int, month: int, quiet: bool) -> File
 
     if not quiet:
         render.heading("1. The servers")
+    from ingest.download import published_name
+
     settings = stack.up(say)
     contract = _demo_contract(settings)
     if not quiet:
         render.heading("2. The file")
-    key = f"{contract.dataset}/" + _file_name(contract, year, month)
+    key = f"{contract.dataset}/{published_name(contract, year, month)}"
     before = _story(settings, key)
     put = _put_month(settings, contract, source, (year, month), rows, key, say)
     if not quiet:
@@ -60,12 +62,6 @@ def _demo_contract(settings: Settings) -> DatasetContract:
         if contract.download is not None:
             return contract
     raise UsageError(f"No contract in {settings.contracts_dir} has a published source; the demo needs one.")
-
-
-def _file_name(contract: DatasetContract, year: int, month: int) -> str:
-    if contract.download is None:
-        raise UsageError(f"The contract of {contract.dataset} names no published source.")
-    return contract.download.file.format(year=year, month=month)
 
 
 def _story(settings: Settings, key: str) -> FileStory | None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from consumers.replay import ReplayPlan
     from contracts.changes import Change
     from contracts.loading import Problem
+    from sluice.backfilling import Outcome
 
 # A file or a pipe has no width; the 80 columns that Rich takes then would break names and passwords.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
@@ -147,6 +149,60 @@ def story_view(story: FileStory) -> RenderableType:
 def story(story: FileStory) -> None:
     """Print a file's story."""
     console.print(story_view(story))
+
+
+def backfilled(outcome: Outcome) -> None:
+    """One file of a backfill that ended, or never began."""
+    name = outcome.key or f"{outcome.month.year}-{outcome.month.month:02d}"
+    state = Text(f"{outcome.state:<11}", style=_STYLE.get(outcome.state, "red"))
+    told = outcome.detail if outcome.state != FileState.DONE else "" if outcome.put else "was there already"
+    rows = f"{outcome.silver.rows_in:,} rows, {outcome.silver.rows_rejected:,} rejected" if outcome.silver else ""
+    console.print(
+        Text.assemble("  ", state, f" {visible(name)}  ", "  ".join(filter(None, (rows, told)))), soft_wrap=True
+    )
+
+
+def backfill_record(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
+    """The JSON of `sluice backfill`."""
+    silver = [outcome.silver for outcome in outcomes if outcome.silver is not None]
+    reasons: Counter[str] = Counter()
+    for layer in silver:
+        reasons.update(layer.reasons)
+    return {
+        "seconds": round(seconds, 1),
+        "states": dict(Counter(outcome.state for outcome in outcomes)),
+        "put": sum(outcome.put for outcome in outcomes),
+        "rows_in": sum(layer.rows_in for layer in silver),
+        "rows_accepted": sum(layer.rows_accepted for layer in silver),
+        "rows_rejected": sum(layer.rows_rejected for layer in silver),
+        "reasons": dict(reasons.most_common()),
+        "files": [
+            {
+                "month": f"{outcome.month.year}-{outcome.month.month:02d}",
+                "key": outcome.key,
+                "state": outcome.state,
+                "put": outcome.put,
+                "rows_in": outcome.silver.rows_in if outcome.silver else None,
+                "rows_rejected": outcome.silver.rows_rejected if outcome.silver else None,
+                "detail": outcome.detail,
+            }
+            for outcome in outcomes
+        ],
+    }
+
+
+def backfill_summary(outcomes: Sequence[Outcome], seconds: float) -> None:
+    """What a backfill came to."""
+    record = backfill_record(outcomes, seconds)
+    for outcome in outcomes:
+        if not outcome.key:
+            backfilled(outcome)
+    states = ", ".join(f"{count:,} {state}" for state, count in record["states"].items()) or "nothing to do"
+    there = sum(outcome.state == FileState.DONE and not outcome.put for outcome in outcomes)
+    step(f"{states}; {record['put']:,} were put, {there:,} were there already; {seconds:,.0f} s")
+    step(f"{record['rows_in']:,} rows: {record['rows_accepted']:,} in silver, {record['rows_rejected']:,} rejected")
+    if record["reasons"]:
+        console.print(_listing("  rejected: ", _counts(dict(list(record["reasons"].items())[:MOST_TOLD])), ""))
 
 
 def _timeline(story: FileStory) -> Table:

@@ -25,7 +25,9 @@ class FakeStore:
         etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
         return ObjectInfo(bucket, key, etag, len(content), datetime.now(UTC))
 
-    def put_file(self, bucket: str, key: str, path: Path, progress: Callable[[int], None] | None = None) -> ObjectInfo:
+    def put_file(
+        self, bucket: str, key: str, path: Path, progress: Callable[[int], None] | None = None, source: str = ""
+    ) -> ObjectInfo:
         """Put a local file."""
         self.objects[bucket, key] = path.read_bytes()
         self.puts += 1

@@ -75,6 +75,27 @@ def test_month_that_bronze_holds_already_is_not_put_again(
     assert again.etag == first.etag
 
 
+def test_month_that_came_from_the_same_version_is_not_downloaded_again(
+    stack: Settings, contract: DatasetContract, ingest: Store, site: Site, month: bytes
+) -> None:
+    name = "yellow_tripdata_2031-03.parquet"
+    site.files[f"/trip-data/{name}"] = month
+    first = download_month(stack, contract, 2031, 3, ingest)
+    there = ingest.stat("bronze", f"nyc_yellow/{name}")
+    assert there is not None
+    assert there.source == f"{site.url}/trip-data/{name} {site.etag(month)}"
+    assert download_month(stack, contract, 2031, 3, ingest).etag == first.etag
+    assert [how for _, how, _ in site.requests] == [None, "HEAD"]
+
+
+def test_store_that_is_down_is_told_before_anything_is_downloaded(
+    stack: Settings, down: Settings, contract: DatasetContract, site: Site
+) -> None:
+    with pytest.raises(ServiceUnavailable):
+        download_month(stack, contract, 2031, 2, Store(down.s3_endpoint, "user", "secret-secret", "us-east-1"))
+    assert site.requests == []
+
+
 def test_corrected_month_replaces_the_one_in_bronze(
     stack: Settings, contract: DatasetContract, ingest: Store, site: Site, tmp_path: Path
 ) -> None:
@@ -110,11 +131,15 @@ def test_what_is_not_a_whole_parquet_file_is_not_put(
 
 
 def test_put_that_failed_is_repeated_without_a_second_download(
-    stack: Settings, down: Settings, contract: DatasetContract, ingest: Store, site: Site
+    stack: Settings, contract: DatasetContract, ingest: Store, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = Store(down.s3_endpoint, "user", "secret-secret", "us-east-1")
-    with pytest.raises(ServiceUnavailable):
-        download_month(stack, contract, 2031, 2, nowhere)
+    def away(*about: object) -> None:
+        raise ServiceUnavailable("The store is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "put_file", away)
+        with pytest.raises(ServiceUnavailable):
+            download_month(stack, contract, 2031, 2, ingest)
     download_month(stack, contract, 2031, 2, ingest)
     assert [status for _, _, status in site.requests] == [200, 416]
 

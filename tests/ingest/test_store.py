@@ -103,6 +103,38 @@ def test_file_above_the_part_size_is_put_in_parts(
     assert ingest.get_bytes("bronze", folder + "x", limit=len(content)) == content
 
 
+@pytest.mark.parametrize("size", [0, 1, 5 * 1024**2, 5 * 1024**2 + 1, 10 * 1024**2], ids=str)
+def test_etag_of_a_file_is_known_before_it_is_put(
+    ingest: Store, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(store_module, "PART_BYTES", 5 * 1024**2)
+    (tmp_path / "file").write_bytes(bytes(size))
+    assert (
+        store_module.content_etag(tmp_path / "file") == ingest.put_file("bronze", folder + "x", tmp_path / "file").etag
+    )
+
+
+def test_put_that_its_progress_ends_leaves_the_object_as_it_was(ingest: Store, folder: str, tmp_path: Path) -> None:
+    def stop(length: int) -> None:
+        raise KeyboardInterrupt
+
+    before = ingest.put_bytes("bronze", folder + "x", b"before")
+    (tmp_path / "file").write_bytes(bytes(3_000_000))
+    with pytest.raises(KeyboardInterrupt):
+        ingest.put_file("bronze", folder + "x", tmp_path / "file", progress=stop)
+    found = ingest.stat("bronze", folder + "x")
+    assert found is not None
+    assert found.etag == before.etag
+
+
+def test_source_of_a_file_is_kept_with_its_object(ingest: Store, folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    ingest.put_file("bronze", folder + "x", tmp_path / "file", source='http://x/y "version"')
+    found = ingest.stat("bronze", folder + "x")
+    assert found is not None
+    assert found.source == 'http://x/y "version"'
+
+
 def test_missing_file_is_a_usage_error(ingest: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'gone'"):
         ingest.put_file("bronze", "x", tmp_path / "gone")

@@ -24,7 +24,7 @@ class Site:
     ranges: bool = True
     weak_etags: bool = False
     requests: list[tuple[str, str | None, int]] = field(default_factory=list)
-    """Path, Range header and status of each answer so far."""
+    """Path, Range header (of a HEAD, that word) and status of each answer so far."""
 
     def etag(self, content: bytes) -> str:
         """The etag that the server gives for some content."""
@@ -64,6 +64,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, b"", {})
         else:
             self._serve(content)
+
+    def do_HEAD(self) -> None:
+        content = self.served.files.get(self.path)
+        self.served.requests.append((self.path, "HEAD", 404 if content is None else 200))
+        self.send_response(404 if content is None else 200)
+        if content is not None:
+            self.send_header("ETag", self.served.etag(content))
+        self.end_headers()
 
     def _serve(self, content: bytes) -> None:
         site, size = self.served, len(content)
