@@ -9,7 +9,7 @@ from contracts.settings import Settings
 
 
 def user_environment(settings: Settings) -> dict[str, str]:
-    """Variables for S3 clients (as the ingest user), and the logins of the two consoles."""
+    """Variables for S3 clients (as the ingest user) and readers of the tables, and the logins of the two consoles."""
     endpoint = f"http://{settings.s3_endpoint}"
     key, secret = settings.ingest_access_key, settings.ingest_secret_key.get_secret_value()
     return {
@@ -18,6 +18,7 @@ def user_environment(settings: Settings) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_REGION": settings.s3_region,
         "AWS_DEFAULT_REGION": settings.s3_region,
+        **_lake(settings),
         "MC_HOST_sluice": f"http://{key}:{secret}@{settings.s3_endpoint}",
         "SLUICE_HOME": str(settings.home),
         **({"SLUICE_PORT_BASE": str(settings.port_base)} if settings.port_base is not None else {}),
@@ -28,6 +29,27 @@ def user_environment(settings: Settings) -> dict[str, str]:
         "SLUICE_MINIO_ROOT_USER": settings.minio_root_user,
         "SLUICE_MINIO_ROOT_PASSWORD": settings.minio_root_password.get_secret_value(),
     }
+
+
+def _lake(settings: Settings) -> dict[str, str]:
+    """PyIceberg's catalog `lake`, as the user who may read silver and gold, and the warm Spark server.
+
+    The names are PyIceberg's: two underscores stand for a dot, one for a hyphen.
+    """
+    url = settings.postgres_url("reader", "lake").replace("postgresql://", "postgresql+psycopg://", 1)
+    of_catalog = {
+        "TYPE": "sql",
+        "URI": url,
+        # The reader may make no tables, and they are there.
+        "INIT_CATALOG_TABLES": "false",
+        "S3__ENDPOINT": f"http://{settings.s3_endpoint}",
+        "S3__ACCESS_KEY_ID": settings.reader_access_key,
+        "S3__SECRET_ACCESS_KEY": settings.reader_secret_key.get_secret_value(),
+        "S3__REGION": settings.s3_region,
+    }
+    catalog = {f"PYICEBERG_CATALOG__LAKE__{name}": value for name, value in of_catalog.items()}
+    # Not SPARK_REMOTE: with that set, `spark-submit` no longer works.
+    return catalog | {"SLUICE_SPARK_CONNECT_URL": settings.spark_remote}
 
 
 def shell_exports(variables: Mapping[str, str]) -> str:
