@@ -24,7 +24,7 @@ from ingest.eras import FIRST_MONTHS
 from ingest.generator import generate_month
 from ingest.store import ObjectInfo, store_for
 from sluice.files import wait_for_end
-from sluice.stack import require_running
+from sluice.supervisor import require_running
 
 DATASETS = ("nyc_yellow", "nyc_green")
 WAIT_SECONDS = 1800.0

@@ -26,7 +26,7 @@ from contracts.story import FileStory
 from ingest.generator import generate_month
 from ingest.store import ObjectInfo, Store, store_for
 from sluice.files import wait_for_end
-from sluice.stack import require_running
+from sluice.supervisor import require_running
 
 CONTENTS = 50
 """Different files that are put under many keys each."""

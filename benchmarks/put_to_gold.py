@@ -21,7 +21,8 @@ from contracts.states import FileState, Hop, Layer
 from ingest.generator import generate_month
 from ingest.store import Store, store_for
 from sluice.files import wait_for_end
-from sluice.stack import require_running, status
+from sluice.stack import status
+from sluice.supervisor import require_running
 
 DATASET = "nyc_yellow"
 SMALL_ROWS = 3_000

@@ -27,7 +27,8 @@ from ingest.generator import generate_month
 from ingest.store import ObjectInfo, store_for
 from sluice.files import wait_for_end
 from sluice.query import run_query
-from sluice.stack import require_running, status
+from sluice.stack import status
+from sluice.supervisor import require_running
 
 DATASET = "nyc_yellow"
 ROWS = 500

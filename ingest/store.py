@@ -31,6 +31,7 @@ from contracts.errors import (
     UsageError,
 )
 from contracts.settings import Settings
+from ingest.notifications import NotifyRule
 
 Role = Literal["root", "ingest", "spark", "consumers", "reader"]
 
@@ -57,17 +58,6 @@ class ObjectInfo:
     """Aware. After a put: the server's clock when it acknowledged."""
     source: str = ""
     """Where the content came from, and which version of it, as `put_file` was told; only `stat` gives it."""
-
-
-@dataclass(frozen=True)
-class NotifyRule:
-    """Which events of a bucket go to which notification target."""
-
-    target: str
-    """The target's name in MinIO, for example `BRONZE`."""
-    events: tuple[str, ...]
-    prefix: str = ""
-    suffix: str = ""
 
 
 class Store:

@@ -87,7 +87,7 @@ def _say(as_json: bool) -> Any:
 
 
 def _running() -> Settings:
-    from sluice.stack import require_running
+    from sluice.supervisor import require_running
 
     settings = load_settings()
     require_running(settings)

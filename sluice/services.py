@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.settings import HOST, PROJECT, Settings
-from ingest.bootstrap import notification_environment
+from ingest.notifications import notification_environment
 from sluice import install, kafka_server, postgres_server
 from sluice.airflow_config import airflow_environment
 from sluice.secrets import write_private

@@ -236,12 +236,6 @@ def _proportional_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
 
 
-def require_running(settings: Settings) -> None:
-    """Raise NotRunning unless the stack's process manager answers."""
-    if not supervisor.running(settings):
-        raise NotRunning("The stack is not running. Start it with: sluice up")
-
-
 def down(say: Say) -> None:
     """Stop every service, in the reverse order of their start, and leave nothing running."""
     settings = load_settings()

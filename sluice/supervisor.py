@@ -152,6 +152,12 @@ def running(settings: Settings) -> bool:
     return True
 
 
+def require_running(settings: Settings) -> None:
+    """Raise NotRunning unless the stack's process manager answers."""
+    if not running(settings):
+        raise NotRunning("The stack is not running. Start it with: sluice up")
+
+
 def processes(settings: Settings) -> dict[str, Process]:
     """All services by name.
 

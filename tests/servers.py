@@ -15,7 +15,7 @@ import tenacity
 import urllib3
 
 from contracts.settings import HOST, USUAL_PORTS, Settings, load_settings
-from ingest.bootstrap import notification_environment
+from ingest.notifications import notification_environment
 from sluice import kafka_server, postgres_server
 from sluice.secrets import write_private
 from sluice.services import BY_NAME, connect_properties

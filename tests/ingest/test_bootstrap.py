@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from contracts.errors import NotRunning, ServiceUnavailable, StoreRefused
 from contracts.settings import Settings
-from ingest.bootstrap import RULES, bootstrap_store, notification_environment
+from ingest.bootstrap import bootstrap_store
+from ingest.notifications import RULES, notification_environment
 from ingest.store import NotifyRule, Store, store_for
 
 
