@@ -179,13 +179,14 @@ class _One:
 
     def _end(self, info: ObjectInfo, put: bool) -> FileStory:
         while True:
-            self._go_on()
             story = self._patiently(lambda: self._ledger.story(info.bucket, info.key, info.etag))
             if story is not None and _tells(story, info, put):
                 if story.state.final:
                     return story
                 last = story.timeline[-1]
                 self._view.goes_on(info.key, f"{last.hop} {last.layer or ''}".strip())
+            # After the look, so that a file that has ended is never told to be under way.
+            self._go_on()
             self._stopping.wait(POLL_SECONDS)
 
     def _go_on(self) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import nbformat
@@ -34,12 +35,12 @@ def environment(stack: Stack) -> dict[str, str]:
     return own | user_environment(stack.settings)
 
 
-@pytest.fixture
-def gold(put: Drop, month: MakeMonth, unique: str) -> str:
-    """Gold has trips of January 2025."""
-    story = put(f"nyc_yellow/{unique}_2025-01.parquet", month(300, seed=5))
-    assert story.state == "done"
-    return unique
+@pytest.fixture(scope="module")
+def gold(put: Drop, month: MakeMonth) -> str:
+    """Gold has trips of January 2025; the key of their file."""
+    key = f"nyc_yellow/{uuid.uuid4().hex[:10]}_2025-01.parquet"
+    assert put(key, month(300, seed=5)).state == "done"
+    return key
 
 
 @pytest.mark.parametrize("code", [pytest.param(code, id=title.lower()) for title, code in BLOCKS])
@@ -77,7 +78,7 @@ def test_reader_sees_what_it_opened_while_a_file_is_corrected(
 ) -> None:
     opened = catalog.load_table("gold.nyc_yellow_features")
     before = opened.scan(selected_fields=("_source_key",)).to_arrow()
-    put(f"nyc_yellow/{gold}_2025-01.parquet", month(100, seed=6))
+    put(gold, month(100, seed=6))
     assert opened.scan(selected_fields=("_source_key",)).to_arrow().num_rows == before.num_rows
     assert opened.refresh().scan(selected_fields=("_source_key",)).to_arrow().num_rows < before.num_rows
 
