@@ -104,9 +104,12 @@ def bring(
     if wanted.path is None:
         info = download_month(settings, contract, wanted.month.year, wanted.month.month, store, progress)
     else:
-        with landed(wanted.path, contract) as file:
-            info = put_unless_there(store, wanted.key, file, progress=_summed(progress, file))
-    return info, before is None or (before.etag, before.last_modified) != (info.etag, info.last_modified)
+        try:
+            with landed(wanted.path, contract) as file:
+                info = put_unless_there(store, wanted.key, file, progress=_summed(progress, file))
+        except OSError as error:
+            raise UsageError(f"The file {str(wanted.path)!r} cannot be read ({error}); nothing was put.") from error
+    return info, before is None or before.etag != info.etag
 
 
 def _summed(report: Report | None, file: Path) -> Callable[[int], None] | None:

@@ -100,8 +100,9 @@ def backfill(settings: Settings, dataset: str, months: str, source: str, paralle
 def exit_code(outcomes: Sequence[Outcome]) -> int:
     """0 where all are done; 130 where it was stopped before, 4 where a file is quarantined, else 1."""
     states = {outcome.state for outcome in outcomes}
+    broken = FAILED in states or any(outcome.state == UNDER_WAY and outcome.detail for outcome in outcomes)
     if states & {UNDER_WAY, NOT_BEGUN}:
-        return 1 if FAILED in states else 130
+        return 1 if broken else 130
     return 4 if FileState.QUARANTINED in states else 0 if states <= {FileState.DONE} else 1
 
 
