@@ -17,7 +17,7 @@ from random import Random
 from statistics import quantiles
 
 from contracts.errors import SluiceError
-from tests.chaos.faults import Fault, possible
+from tests.chaos.faults import JUMPS, Fault, possible
 from tests.chaos.rounds import Round, Run, deck, settled
 from tests.chaos.world import World, started_world
 
@@ -38,7 +38,7 @@ def main() -> int:
 
     before = _read(asked.report) if asked.report is not None and asked.report.exists() else []
     # A clock that can be moved costs every idle process CPU time; nobody else pays for it.
-    with started_world(movable_clock=wanted("clock")) as world:
+    with started_world(movable_clock=any(wanted(str(jump)) for jump in JUMPS)) as world:
         for reason in world.missing:
             print(f"left out: {reason}", flush=True)
         rounds = []

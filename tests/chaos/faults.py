@@ -169,6 +169,7 @@ class Revoked(Fault):
 
 
 KILLS: tuple[Fault, ...] = tuple(Kill(name) for name in (*processes.SERVICE_NAMES, processes.EXECUTOR, processes.TASK))
+JUMPS: tuple[Fault, ...] = tuple(Clock(by) for by in ("+600", "-600", "+7200", "-7200"))
 STEPS: tuple[Fault, ...] = tuple(Die(str(step)) for step in Step)
 
 
@@ -180,7 +181,7 @@ def possible(world: World) -> list[Fault]:
         faults += [Cut(f"{name}/{how}") for name in PROXIED for how in ("refused", "silent", "slow")]
     faults += [FullDisk(name) for name in world.disks]
     if world.clock is not None:
-        faults += [Clock(by) for by in ("+600", "-600", "+7200", "-7200")]
+        faults += JUMPS
     return faults
 
 
