@@ -173,7 +173,8 @@ def test_no_answer_is_retryable() -> None:
         call(refuse, "active_run", "dag")
 
 
-def test_token_that_ran_out_is_renewed_once() -> None:
+@pytest.mark.parametrize("status", [401, 403], ids=["ran-out", "made-before-the-clock-was-set-back"])
+def test_token_that_is_not_taken_is_renewed_once(status: int) -> None:
     tokens = iter(["old", "new"])
     used: list[str] = []
 
@@ -181,7 +182,7 @@ def test_token_that_ran_out_is_renewed_once() -> None:
         if request.url.path == "/auth/token":
             return httpx.Response(201, json={"access_token": next(tokens)})
         used.append(request.headers["Authorization"])
-        return httpx.Response(401 if used[-1].endswith("old") else 200, json={"dag_runs": []})
+        return httpx.Response(status if used[-1].endswith("old") else 200, json={"dag_runs": []})
 
     assert call(answer, "active_run", "dag") is None
     assert used == ["Bearer old", "Bearer new"]
