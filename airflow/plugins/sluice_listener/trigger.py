@@ -25,8 +25,8 @@ from sluice_listener.handover import HandOver
 from sluice_listener.topic import DeadLetters, WorkTopic
 
 STANDS_STILL = 60.0
-"""Seconds after which a call is given up. Kafka's client waits by the machine's clock, and when that was set back, for
-as long as it was set back (measured: 600 s)."""
+"""Seconds after which a call is given up, so that another listener takes over. The longest that ends by itself, a
+commit while Kafka is away, may be repeated."""
 CLOSING = 30.0
 """Seconds that the end waits for the thread, which closes all even if it stands still for longer."""
 
@@ -66,7 +66,7 @@ class WorkTrigger(AwaitMessageTrigger):
             called = asyncio.get_running_loop().run_in_executor(thread, copy_context().run, function, *args)
             await asyncio.wait([called], timeout=STANDS_STILL)
             if not called.done():
-                told = "Was the clock set back, or is Kafka or Postgres away? It starts anew."
+                told = "Is Kafka or Postgres away, or was the clock set back? It starts anew."
                 raise ServiceUnavailable(f"The listener for {self.layer} stands still for {STANDS_STILL:.0f} s. {told}")
             return called.result()
 
