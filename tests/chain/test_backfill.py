@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def stopped_after(
 ) -> subprocess.CompletedProcess[str]:
     """Run the backfill, one file at a time, until so many months are done, and then send a signal."""
     command = [str(SLUICE), "backfill", "nyc_green", ASKED, "--source", str(folder), "--parallel", "1", "--json"]
-    process = subprocess.Popen(command, env=stack.environment, stdout=subprocess.PIPE, text=True)
+    # As from a terminal: what runs in the background ignores Ctrl-C, and so do its children.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=stack.environment, stdout=subprocess.PIPE, text=True, preexec_fn=heeding)
     limit = time.monotonic() + 300
 
     def ended(year: int, month: int) -> bool:

@@ -14,6 +14,7 @@ from consumers.ledger import Ledger
 from consumers.topics import BRONZE_EVENTS
 from contracts.settings import PROJECT
 from contracts.states import FileState, Reason
+from ingest.generator import generate_month
 from sluice.files import wait_for_end
 from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth
 from tests.chain.test_exactly_once import wait_until
@@ -31,10 +32,14 @@ MADE_UP = {
     "3862954202917998577": "snapshot",
     "17": "letter",
     "taxi_zone_lookup.csv": "zones",
+    "2023-01..2024-12": "published",
+    "2014-01..2024-12": "months",
+    "/data/green": "folder",
 }
 """A word of the page -> what stands for it among the things that the test made."""
 AS_IT_STANDS = {
     "nyc_yellow",
+    "nyc_green",
     "taxi_zones",
     "silver",
     "unknown_dataset",
@@ -54,6 +59,9 @@ def made(stack: Stack, put: Drop, month: MakeMonth, tmp_path_factory: pytest.Tem
     assert put(f"{name}/a.parquet", b"of a dataset that nobody knows").reason is Reason.UNKNOWN_DATASET
     snapshot = str(story.layers[0].snapshot_id)
     (source,) = stack.json("why", "--snapshot", snapshot)
+    folder = tmp_path_factory.mktemp("green")
+    generate_month(folder / f"{name}_2043-03.parquet", 2043, 3, 60, 1, "nyc_green")
+    generate_month(stack.published / "yellow_tripdata_2043-01.parquet", 2043, 1, 60, 1)
     return {
         "file": f"bronze/{story.key}",
         "before": before.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -61,6 +69,9 @@ def made(stack: Stack, put: Drop, month: MakeMonth, tmp_path_factory: pytest.Tem
         "snapshot": snapshot,
         "letter": _dead_letter(stack, f"bronze/{name}"),
         "zones": str(write_zones(tmp_path_factory.mktemp("zones"), {})),
+        "published": "2043-01",
+        "months": "2043-03",
+        "folder": str(folder),
     }
 
 
