@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count, takewhile
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -48,9 +47,9 @@ def parse_months(text: str) -> list[Period]:
         raise UsageError(f"{text!r} names no months; 2023-01..2024-12 or 2023-01 was expected.") from error
     if last.start < first.start:
         raise UsageError(f"{text!r} ends before it begins; write the earlier month first.")
-    after = (divmod(first.year * 12 + first.month - 1 + number, 12) for number in count())
-    months = (Period(year=year, month=month + 1) for year, month in after)
-    return list(takewhile(lambda month: month.start <= last.start, months))
+    # Months counted from year 0.
+    start, end = (month.year * 12 + month.month - 1 for month in (first, last))
+    return [Period(year=number // 12, month=number % 12 + 1) for number in range(start, end + 1)]
 
 
 def wanted_files(

@@ -127,29 +127,21 @@ def _wait(futures: Sequence[Future[Outcome]]) -> None:
         _, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
 
 
+@dataclass(frozen=True)
 class _One:
     """The way of one file."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        contract: DatasetContract,
-        store: Store,
-        ledger: Ledger,
-        stopping: threading.Event,
-        view: View,
-    ) -> None:
-        self._settings = settings
-        self._contract = contract
-        self._store = store
-        self._ledger = ledger
-        self._stopping = stopping
-        self._view = view
+    settings: Settings
+    contract: DatasetContract
+    store: Store
+    ledger: Ledger
+    stopping: threading.Event
+    view: View
 
     def follow(self, wanted: Wanted) -> Outcome:
         """Bring a file into bronze and wait for its end, or until the backfill is to end."""
         outcome = Outcome(wanted.month, wanted.key, NOT_BEGUN)
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             return outcome
         try:
             info, put = self._patiently(lambda: self._bring(wanted))
@@ -165,33 +157,33 @@ class _One:
             )
             if isinstance(error, ServiceUnavailable):
                 # So it would be with every other file.
-                self._stopping.set()
-        self._view.ended(outcome)
+                self.stopping.set()
+        self.view.ended(outcome)
         return outcome
 
     def _bring(self, wanted: Wanted) -> tuple[ObjectInfo, bool]:
         def report(have: int, total: int | None) -> None:
             self._go_on()
             of = f" of {total / 1e6:,.0f}" if total else ""
-            self._view.goes_on(wanted.key, f"{have / 1e6:,.0f}{of} MB")
+            self.view.goes_on(wanted.key, f"{have / 1e6:,.0f}{of} MB")
 
         self._go_on()
-        return bring(self._settings, self._contract, wanted, self._store, report)
+        return bring(self.settings, self.contract, wanted, self.store, report)
 
     def _end(self, info: ObjectInfo, put: bool) -> FileStory:
         while True:
-            story = self._patiently(lambda: self._ledger.story(info.bucket, info.key, info.etag))
+            story = self._patiently(lambda: self.ledger.story(info.bucket, info.key, info.etag))
             if story is not None and _tells(story, info, put):
                 if story.state.final:
                     return story
                 last = story.timeline[-1]
-                self._view.goes_on(info.key, f"{last.hop} {last.layer or ''}".strip())
+                self.view.goes_on(info.key, f"{last.hop} {last.layer or ''}".strip())
             # After the look, so that a file that has ended is never told to be under way.
             self._go_on()
-            self._stopping.wait(POLL_SECONDS)
+            self.stopping.wait(POLL_SECONDS)
 
     def _go_on(self) -> None:
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             raise _Stopped
 
     def _patiently(self, work: Callable[[], T]) -> T:
@@ -199,7 +191,7 @@ class _One:
             retry=retry_if_exception_type(ServiceUnavailable),
             wait=wait_exponential(multiplier=0.5, max=10),
             stop=stop_after_delay(PATIENCE),
-            sleep=sleep_using_event(self._stopping),
+            sleep=sleep_using_event(self.stopping),
             reraise=True,
         )(work)
 

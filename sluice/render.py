@@ -153,13 +153,17 @@ def story(story: FileStory) -> None:
 
 def backfilled(outcome: Outcome) -> None:
     """One file of a backfill that ended, or never began."""
-    name = outcome.key or f"{outcome.month.year}-{outcome.month.month:02d}"
+    name = outcome.key or _month(outcome)
     state = Text(f"{outcome.state:<11}", style=_STYLE.get(outcome.state, "red"))
     told = outcome.detail if outcome.state != FileState.DONE else "" if outcome.put else "was there already"
     rows = f"{outcome.silver.rows_in:,} rows, {outcome.silver.rows_rejected:,} rejected" if outcome.silver else ""
     console.print(
         Text.assemble("  ", state, f" {visible(name)}  ", "  ".join(filter(None, (rows, told)))), soft_wrap=True
     )
+
+
+def _month(outcome: Outcome) -> str:
+    return f"{outcome.month.year}-{outcome.month.month:02d}"
 
 
 def backfill_record(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
@@ -178,7 +182,7 @@ def backfill_record(outcomes: Sequence[Outcome], seconds: float) -> dict[str, An
         "reasons": dict(reasons.most_common()),
         "files": [
             {
-                "month": f"{outcome.month.year}-{outcome.month.month:02d}",
+                "month": _month(outcome),
                 "key": outcome.key,
                 "state": outcome.state,
                 "put": outcome.put,
