@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -13,6 +14,8 @@ from contracts.settings import Settings
 
 NOTE_LIMIT = 1000
 """Characters; Airflow refuses longer notes."""
+CLOCKS_DIFFER = timedelta(seconds=10)
+"""By so much the clocks of the stack's parts may be apart."""
 
 
 class AirflowApi:
@@ -62,9 +65,29 @@ class AirflowApi:
         Raises:
             ServiceUnavailable: no answer.
         """
-        path = f"{_dag(dag_id)}/dagRuns/{quote(run_id, safe='')}"
-        answer = await self._call("GET", path, accepted=(200, 404))
+        answer = await self._call("GET", _run(dag_id, run_id), accepted=(200, 404))
         return str(answer.json()["state"]) if answer.status_code == 200 else None
+
+    async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]:
+        """Id, conf and note of each run that waits for a time to come: it was made while the clock was ahead.
+
+        Raises:
+            ServiceUnavailable: no answer.
+        """
+        later = datetime.now(UTC) + CLOCKS_DIFFER
+        params = {"state": "queued", "run_after_gte": later.isoformat(), "order_by": "id"}
+        answer = await self._call("GET", f"{_dag(dag_id)}/dagRuns", params=params, accepted=(200, 404))
+        runs = answer.json().get("dag_runs") or []
+        return [(str(run["dag_run_id"]), run["conf"] or {}, run["note"] or "") for run in runs]
+
+    async def end_run(self, dag_id: str, run_id: str, note: str) -> None:
+        """Mark a run as failed, and note why.
+
+        Raises:
+            ServiceUnavailable: no answer, or the run is not there.
+        """
+        body = {"state": "failed", "note": note[:NOTE_LIMIT]}
+        await self._call("PATCH", _run(dag_id, run_id), params={"update_mask": ["state", "note"]}, json=body)
 
     async def paused(self, dag_id: str) -> bool:
         """Whether a person paused the DAG: its runs then stay queued.
@@ -80,8 +103,8 @@ class AirflowApi:
         Raises:
             ServiceUnavailable: no answer, or the run is not there.
         """
-        path = f"{_dag(dag_id)}/dagRuns/{quote(run_id, safe='')}"
-        await self._call("PATCH", path, params={"update_mask": "note"}, json={"note": note[:NOTE_LIMIT]})
+        body = {"note": note[:NOTE_LIMIT]}
+        await self._call("PATCH", _run(dag_id, run_id), params={"update_mask": "note"}, json=body)
 
     async def _call(
         self, method: str, path: str, *, accepted: tuple[int, ...] = (200,), **request: Any
@@ -126,3 +149,7 @@ def service_api(settings: Settings) -> AirflowApi:
 
 def _dag(dag_id: str) -> str:
     return f"/dags/{quote(dag_id, safe='')}"
+
+
+def _run(dag_id: str, run_id: str) -> str:
+    return f"{_dag(dag_id)}/dagRuns/{quote(run_id, safe='')}"

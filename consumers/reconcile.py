@@ -14,7 +14,6 @@ from enum import StrEnum
 from consumers.rows import FileRow
 from contracts.events import BucketEvent
 from contracts.states import Reason
-from contracts.work import Batch
 from ingest.store import ObjectInfo
 
 IN_FLIGHT = timedelta(seconds=60)
@@ -135,11 +134,6 @@ def judge_run(state: str | None, second_state: str | None, committed: bool) -> F
     if second_state:
         return Finding.NO_RESULT_TWICE
     return Finding.SNAPSHOT_WITHOUT_MARKER if committed else Finding.NO_RESULT
-
-
-def second_run_id(batch: Batch) -> str:
-    """The id of the run that does a batch's work once more: always the same, so that it is made once."""
-    return f"{batch.run_id}__again"
 
 
 def waiting_for(paused: Iterable[str], waiting: Mapping[str, int]) -> dict[str, int]:

@@ -33,7 +33,6 @@ from consumers.reconcile import (
     lost_puts,
     lost_removal,
     maybe_gone,
-    second_run_id,
     settled,
     waiting_for,
 )
@@ -44,7 +43,7 @@ from contracts.events import BucketEvent, notification
 from contracts.loading import load_contracts
 from contracts.settings import Settings
 from contracts.states import Layer
-from contracts.work import Batch, stage_dag_id
+from contracts.work import Batch, stage_dag_id, second_run_id
 from ingest.store import Store, store_for
 
 PIECE = 20_000
@@ -232,7 +231,7 @@ async def _airflow(one: _Pass) -> dict[str, int]:
 
 
 async def _batch(one: _Pass, api: AirflowApi, batch: Batch, committed: bool) -> None:
-    again = second_run_id(batch)
+    again = second_run_id(batch.run_id)
     states = await api.run_state(batch.dag_id, batch.run_id), await api.run_state(batch.dag_id, again)
     finding = judge_run(*states, committed)
     if finding is None:

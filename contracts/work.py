@@ -140,6 +140,11 @@ def stage_dag_id(dataset: str, layer: Layer) -> str:
     return f"{dataset}_to_{layer}"
 
 
+def second_run_id(run_id: str) -> str:
+    """The id of the run that does a run's work once more: always the same, so that it is made once."""
+    return f"{run_id}__again"
+
+
 def parse_work(value: bytes | None) -> WorkMessage:
     """Parse a work message.
 

@@ -36,6 +36,8 @@ class World:
     runs: set[str] = field(default_factory=set)
     active: str | None = None
     is_paused: bool = False
+    postponed: dict[str, str] = field(default_factory=dict)
+    """DAG -> the run of it that waits for a time to come."""
     held: bool = False
     read_at_most: int = 1_000
     failures: dict[str, int] = field(default_factory=dict)
@@ -94,6 +96,14 @@ class World:
     async def paused(self, dag_id: str) -> bool:
         self._fail("paused")
         return self.is_paused
+
+    async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]:
+        return [(self.postponed[dag_id], {"batch_id": "b1"}, "a file")] if dag_id in self.postponed else []
+
+    async def end_run(self, dag_id: str, run_id: str, note: str) -> None:
+        self._fail("end_run")
+        self.events.append(("end", run_id))
+        del self.postponed[dag_id]
 
     def names(self) -> list[str]:
         return [name for name, _ in self.events]
@@ -269,6 +279,30 @@ def test_listener_looks_at_its_stages_again_until_the_api_is_there(caplog: pytes
     world = World(is_paused=True, failures={"paused": 2})
     asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
     assert caplog.text.count("is paused: its files will wait") == len(CONTRACTS)
+
+
+def test_run_made_while_the_clock_was_ahead_is_replaced_by_one_that_starts_now() -> None:
+    world = World(postponed={f"{DATASET}_to_silver": "a.parquet__b1"}, failures={"end_run": 1})
+    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    assert set(world.runs) == {"a.parquet__b1__again"}
+    assert world.names() == ["run", "run", "end"]
+
+
+def test_listener_looks_for_postponed_runs_whenever_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    now = [10_000.0]
+    monkeypatch.setattr("sluice_listener.handover._clock", lambda: now[0])
+
+    def read(timeout: float) -> list[Message]:
+        if now[0] == 10_000.0:
+            # By now it has looked once.
+            world.postponed[f"{DATASET}_to_silver"] = "a.parquet__b1"
+            now[0] -= 600
+        return []
+
+    monkeypatch.setattr(world, "read", read)
+    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    assert ("end", "a.parquet__b1") in world.events
 
 
 def test_listener_of_gold_asks_for_no_stage_of_a_reference(caplog: pytest.LogCaptureFixture) -> None:

@@ -170,6 +170,12 @@ class Machine:
     async def paused(self, dag_id: str) -> bool:
         return self.others.get(dag_id) == "queued"
 
+    async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]:
+        return []
+
+    async def end_run(self, dag_id: str, run_id: str, note: str) -> None:
+        raise NotImplementedError
+
     def run_all(self) -> bool:
         """Airflow runs what is queued, and the router records the markers. Whether there was anything."""
         waiting = [(run_id, run) for run_id, run in self.runs.items() if not run.ended]

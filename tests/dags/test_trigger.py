@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -190,6 +191,20 @@ def test_token_that_is_not_taken_is_renewed_once(status: int) -> None:
 
 def test_active_run_tells_the_state_of_the_run_under_way() -> None:
     assert call(answering(200, {"dag_runs": [{"state": "queued"}]}), "active_run", "dag") == "queued"
+
+
+def test_postponed_runs_are_those_queued_for_a_time_to_come() -> None:
+    asked: list[httpx.QueryParams] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "token"})
+        asked.append(request.url.params)
+        return httpx.Response(200, json={"dag_runs": [{"dag_run_id": "r", "conf": {"batch_id": "b"}, "note": None}]})
+
+    assert call(answer, "postponed_runs", "dag") == [("r", {"batch_id": "b"}, "")]
+    assert asked[0]["state"] == "queued"
+    assert datetime.fromisoformat(asked[0]["run_after_gte"]) > datetime.now(UTC)
 
 
 def test_password_is_in_no_error() -> None:

@@ -57,6 +57,12 @@ class Scheduler:
     async def active_run(self, dag_id: str) -> str | None:
         return self.world.do(f"active run of {dag_id}", self._active, dag_id, service=AIRFLOW)
 
+    async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]:
+        return []  # All parts of the model have one clock.
+
+    async def end_run(self, dag_id: str, run_id: str, note: str) -> None:
+        raise NotImplementedError
+
     async def run_state(self, dag_id: str, run_id: str) -> str | None:
         return self.world.do(f"state of {run_id}", self._state, dag_id, run_id, service=AIRFLOW)
 

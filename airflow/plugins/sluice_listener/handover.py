@@ -15,7 +15,7 @@ from contracts.dataset import DatasetContract
 from contracts.errors import BadWork, Permanent, Retryable, ServiceUnavailable, UnknownDataset
 from contracts.fail_points import Step, reach
 from contracts.states import Layer
-from contracts.work import Batch, WorkItem, make_batch, parse_work, refuse_foreign, stage_dag_id
+from contracts.work import Batch, WorkItem, make_batch, parse_work, refuse_foreign, second_run_id, stage_dag_id
 from sluice_listener.topic import Message
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ FOLLOWS = 0.1
 """Seconds that a read waits for the message after a full one."""
 RETRY = 1.0
 """Seconds until a dataset whose hand-over failed is tried again."""
+SET_BACK = 10.0
+"""Seconds; a clock that was set back by more leaves runs behind that wait for a time to come."""
 SAY_AGAIN = 30.0
 """Seconds between two log lines about the same trouble."""
 
@@ -61,6 +63,8 @@ class Runs(Protocol):
     async def create_run(self, dag_id: str, run_id: str, conf: dict[str, Any], note: str) -> bool: ...
     async def active_run(self, dag_id: str) -> str | None: ...
     async def paused(self, dag_id: str) -> bool: ...
+    async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]: ...
+    async def end_run(self, dag_id: str, run_id: str, note: str) -> None: ...
 
 
 class HandOver:
@@ -96,7 +100,12 @@ class HandOver:
             ServiceUnavailable: the Kafka client gave up for good.
         """
         look_at = 0.0
+        clock = _clock()
         while time.monotonic() < until:
+            before, clock = clock, _clock()
+            if clock < before - SET_BACK:
+                log.warning("The clock was set back by %.0f s.", before - clock)
+                look_at = 0.0
             if time.monotonic() >= look_at:
                 look_at = math.inf if await self._look_around() else time.monotonic() + RETRY
             await self.step()
@@ -115,7 +124,7 @@ class HandOver:
         await self._commit()
 
     async def _look_around(self) -> bool:
-        """Once, as soon as the API is there: say which stages are paused.
+        """Once, as soon as the API is there, and whenever the clock was set back: stages paused, and runs postponed.
 
         It also takes the 1.5 s of the first login off the first file.
         """
@@ -125,6 +134,7 @@ class HandOver:
                 dag_id = stage_dag_id(dataset, self._layer)
                 if await self._runs.paused(dag_id):
                     log.warning("%s is paused: its files will wait until somebody unpauses it.", dag_id)
+                await self._start_postponed(dag_id)
         except (Retryable, Permanent) as error:
             self._say("api", f"Airflow's API is not ready yet. {error.message}")
             return False
@@ -132,6 +142,17 @@ class HandOver:
             "Airflow's API is ready; listening for work of %s.", ", ".join(sorted(self._datasets())) or "no dataset"
         )
         return True
+
+    async def _start_postponed(self, dag_id: str) -> None:
+        """Make another run for each that was made while the clock was ahead: Airflow would let it wait till then."""
+        for run_id, conf, note in await self._runs.postponed_runs(dag_id):
+            # In this order: after a crash in between both are there, and the one that comes later changes nothing.
+            other = second_run_id(run_id)
+            await self._runs.create_run(dag_id, other, conf, note)
+            await self._runs.end_run(
+                dag_id, run_id, f"{note}; made while the clock was ahead, so {other} does its work"
+            )
+            log.warning("%s/%s was made while the clock was ahead; %s does its work.", dag_id, run_id, other)
 
     def _datasets(self) -> list[str]:
         """Those that have a stage of this layer: a reference has none of gold."""
@@ -228,3 +249,8 @@ class HandOver:
         if now - self._said.get(about, -SAY_AGAIN) >= SAY_AGAIN:
             self._said[about] = now
             log.warning("%s", text)
+
+
+def _clock() -> float:
+    """The wall clock's seconds beside those of the clock that nobody sets."""
+    return time.time() - time.monotonic()
