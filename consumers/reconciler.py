@@ -43,7 +43,7 @@ from contracts.events import BucketEvent, notification
 from contracts.loading import load_contracts
 from contracts.settings import Settings
 from contracts.states import Layer
-from contracts.work import Batch, stage_dag_id, second_run_id
+from contracts.work import Batch, second_run_id, stage_dag_id
 from ingest.store import Store, store_for
 
 PIECE = 20_000
