@@ -275,6 +275,18 @@ class Completeness(BaseModel):
     on_time_limit: Literal["release", "quarantine"]
 
 
+class Upkeep(BaseModel):
+    """How a dataset's tables are looked after; see `contracts.loading`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+    pack_below: int = Field(default=8 * 1024**2, ge=0, le=16 * 1024**2)
+    pack_after: timedelta = Field(default=timedelta(days=1), ge=timedelta(0))
+    keep_snapshots: timedelta = Field(default=timedelta(days=7), ge=timedelta(0))
+    # Iceberg refuses less than a day: what a writer has not committed yet is in no snapshot either.
+    keep_orphans: timedelta = Field(default=timedelta(days=3), ge=timedelta(days=1, hours=1))
+
+
 class Period(BaseModel):
     """The month that a file stands for."""
 
@@ -323,6 +335,7 @@ class DatasetContract(BaseModel):
     """What gold takes from other datasets."""
     completeness: Completeness | None = None
     download: Download | None = None
+    upkeep: Upkeep = Upkeep()
     silver: Table
     gold: Gold | None = None
     """None only for a reference; `features`, `aggregate` and `aggregate_by` are its parts."""

@@ -19,6 +19,7 @@ requiredness, quality and retention; what the standard does not know stands in i
 `completeness`     gold waits for a set of files, below; without it each file goes to gold by itself
 `download`         `dag` and `file` of a published source, with `{year}` and `{month:02d}`; a `.csv` or
                    `.csv.gz` lands as parquet
+`upkeep`           when small files are put together and old snapshots go, below
 =================  ==========================================================================
 
 `limits` are checked before Spark reads a file, from its size and its footer; one that is left out has its default:
@@ -45,6 +46,17 @@ with the rows that it states. The manifest is an object of the folder, read by `
 `onTimeLimit`    what then becomes of the folder's waiting files: `release` them to gold as they are,
                  or `quarantine` them
 ===============  ==========================================================================
+
+`upkeep` is how the tables are looked after, once a day; times are ISO 8601:
+
+==================  =======  ==================================================================
+`packBelow`         8 MiB    of a source file's rows in a table; less is put together with others,
+                             at 0 nothing
+`packAfter`         `P1D`    after a file came, that it stays by itself
+`keepSnapshots`     `P7D`    how far back a table can be read as it was
+`keepOrphans`       `P3D`    how long a file of a table's folder stays that no snapshot knows of;
+                             more than a day
+==================  =======  ==================================================================
 
 `references` is a list of lookups. Each names columns of features or aggregate that hold what a reference says of a
 key; rows whose key it lacks hold null:

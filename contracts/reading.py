@@ -19,7 +19,7 @@ OF_DATASET = {
     "path": "path", "period": "period", "kind": "kind", "transforms": "transforms", "aggregateBy": "aggregate_by",
     "strict": "strict", "references": "references", "onQuarantine": "on_quarantine", "onDelete": "on_delete",
     "launch": "launch", "maxBatchFiles": "max_batch_files", "limits": "limits", "completeness": "completeness",
-    "download": "download",
+    "download": "download", "upkeep": "upkeep",
 }  # fmt: skip
 OF_SILVER = {
     "earlier": "earlier", "codes": "codes", "optionalInFile": "optional_in_file", "optionalWith": "optional_with",

@@ -33,7 +33,7 @@ from spark_jobs.quarantine import copy_originals
 from spark_jobs.scan import find_unreadable
 from spark_jobs.session import spark_errors
 from spark_jobs.splitting import split_rows
-from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_rows, silver_spec
+from spark_jobs.tables import commits_of, ensure_tables, rejects_spec, replace_sources, silver_spec
 from spark_jobs.tally import Tally, count_reasons, may_refuse, tally_at, tally_of, too_many
 
 
@@ -219,8 +219,9 @@ def _replace(
     gone: Sequence[WorkItem],
     tables: Mapping[str, LakeTable],
 ) -> None:
-    sources = [source_id(item.key) for item in (*(file.item for file in files), *gone)]
-    replace_rows(rows, table, F.col(SOURCE_ID).isin(sources), job.batch.batch_id, tables[table].current_id)
+    keys = [item.key for item in (*(file.item for file in files), *gone)]
+    specs = {spec.name: spec for spec in (silver_spec(job.contract), rejects_spec(job.contract))}
+    replace_sources(job.spark, rows, specs[table], tables[table], keys, job.batch.batch_id)
 
 
 def _count(
@@ -304,9 +305,10 @@ def _explain(job: _Job, file: Accepted, good: int, bad: int, repeat: bool) -> Re
 
 
 def _rows_by_key(job: _Job, files: Sequence[Accepted], commits: Mapping[str, Snapshot]) -> dict[str, dict[str, int]]:
-    if len(job.batch.items) == 1 and files:
+    added = {table: commit.added_rows for table, commit in commits.items()}
+    if len(job.batch.items) == 1 and files and None not in added.values():
         # The commits are about this file alone, so their summaries have the counts already.
-        return {table: {files[0].item.key: commit.added_rows} for table, commit in commits.items()}
+        return {table: {files[0].item.key: rows or 0} for table, rows in added.items()}
     return {name: _rows_of(job, [file.item for file in files], name, commit) for name, commit in commits.items()}
 
 

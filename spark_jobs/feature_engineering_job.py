@@ -28,11 +28,20 @@ from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem, refuse_other
 from ingest.store import Store
 from spark_jobs.balanced import any_of
-from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, SourceRows, source_id
+from spark_jobs.lake import Lake, LakeTable, Snapshot, SourceRows
 from spark_jobs.marking import put_marker, result
 from spark_jobs.references import References
 from spark_jobs.session import spark_errors
-from spark_jobs.tables import aggregate_spec, commits_of, ensure_tables, features_spec, replace_rows, rows_at
+from spark_jobs.tables import (
+    aggregate_spec,
+    commits_of,
+    ensure_tables,
+    features_spec,
+    replace_rows,
+    replace_sources,
+    rows_at,
+    rows_of_sources,
+)
 from spark_jobs.transforms.loading import load_transforms
 
 
@@ -70,7 +79,7 @@ def run(
         items = [item for item in batch.items if _is_current(item, held.get(item.key))]
         references = References(spark, lake, contract)
         if features not in commits and items:
-            _write_features(spark, contract, references, batch, items, source.current_id, tables[features].current_id)
+            _write_features(spark, contract, references, batch, items, source, tables[features])
             reach(Step.FEATURES_COMMITTED)
             tables |= lake.tables(features)
             commits |= commits_of(tables, batch.batch_id)
@@ -114,16 +123,14 @@ def _write_features(
     references: References,
     batch: Batch,
     items: list[WorkItem],
-    silver_at: int,
-    base: int | None,
+    silver: LakeTable,
+    features: LakeTable,
 ) -> None:
-    spec = features_spec(contract)
-    sources = [source_id(item.key) for item in items]
-    chosen = F.col(SOURCE_ID).isin(sources)
-    rows = rows_at(spark, contract.silver.name, silver_at).where(chosen)
+    spec, keys = features_spec(contract), [item.key for item in items]
+    rows = rows_of_sources(spark, contract.silver.name, silver, keys)
     names = spec.names
     frame = load_transforms(contract).features(references.join(rows, names)).select(*names)
-    replace_rows(frame, spec.name, chosen, batch.batch_id, base)
+    replace_sources(spark, frame, spec, features, keys, batch.batch_id)
 
 
 def _write_aggregate(
@@ -174,9 +181,8 @@ def _touched(
     if len(known) == len(days):
         return sorted(set().union(*known))
     # The metadata do not tell, so the rows have to.
-    rows = [rows_at(spark, contract.features.name, snapshot) for snapshot in snapshots]
-    sources = [source_id(key) for key in keys]
-    chosen = [frame.where(F.col(SOURCE_ID).isin(sources)).select(contract.aggregate_by) for frame in rows]
+    name, by = contract.features.name, contract.aggregate_by
+    chosen = [rows_of_sources(spark, name, features, keys, snapshot).select(by) for snapshot in snapshots]
     return [row[0] for row in reduce(DataFrame.union, chosen).distinct().collect() if row[0] is not None]
 
 
@@ -215,7 +221,7 @@ def _written(batch: Batch, commit: Snapshot | None, features: LakeTable) -> dict
     if commit is None:
         return {}
     keys = [item.key for item in batch.items]
-    if len(keys) == 1:
+    if len(keys) == 1 and commit.added_rows is not None:
         return {keys[0]: commit.added_rows}
     return {key: found.rows for key, found in features.source_rows(commit.snapshot_id, keys).items()}
 

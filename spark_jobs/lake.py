@@ -6,18 +6,19 @@ A question to Spark's metadata tables is a job of 0.3 to 0.6 s; the same answer 
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
+import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from io import BytesIO
+from io import SEEK_CUR, SEEK_END, SEEK_SET, BytesIO, RawIOBase
 from typing import Any, cast
 
 import psycopg
 from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import In
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile
-from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntry, ManifestFile
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import DataScan
 from pyiceberg.table.metadata import TableMetadata
@@ -34,8 +35,13 @@ MAX_DAYS = 62
 """Twice a month: a file of a month's rows, and some grace."""
 TRIES = 3
 BATCH_PROPERTY = "sluice-batch-id"
+CARRIED_PROPERTY = "sluice-carried"
+"""Of a commit that wrote, beside the rows of its batch, others of the same packs anew."""
 SOURCE_ID = "_source_id"
-"""Partition column of the row-level tables; see `source_id`."""
+"""Partition column of the row-level tables: the `source_id` of a file, or the id of a pack."""
+SOURCE_ID_LENGTH = 32
+PACK = "pack-"
+"""The ids of packs begin so: partitions in which upkeep put together the rows of several small source files."""
 SOURCE_KEY = "_source_key"
 SOURCE_ETAG = "_source_etag"
 _EPOCH = date(1970, 1, 1)
@@ -56,7 +62,9 @@ class Snapshot:
     """Its place among the table's commits, counted by Iceberg from 1."""
     committed_at: datetime
     """UTC."""
-    added_rows: int
+    added_rows: int | None
+    """Rows that its batch wrote; None where it carried others along, so that its summary does not tell."""
+    removed_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,18 +76,37 @@ class SourceRows:
     """Of the source's versions that the rows came from; one, unless something went wrong."""
 
 
+@dataclass(frozen=True)
+class Partition:
+    """The data files that hold the rows of one source file, or of a pack."""
+
+    id: str
+    files: int
+    bytes: int
+    lowest: str
+    """The first of the keys that its rows are of; `highest` is the last."""
+    highest: str
+    written_at: datetime | None
+    """When the newest of its files was committed, UTC; None when that snapshot has expired."""
+
+    @property
+    def is_pack(self) -> bool:
+        """Whether upkeep made it."""
+        return self.id.startswith(PACK)
+
+
 def source_id(key: str) -> str:
     """What stands for an object's key in paths: 32 hexadecimal digits of its SHA-256.
 
     A key has up to 1,024 bytes of any text, and the paths of a partitioned table hold the partition's value.
     """
-    return hashlib.sha256(key.encode()).hexdigest()[:32]
+    return hashlib.sha256(key.encode()).hexdigest()[:SOURCE_ID_LENGTH]
 
 
 class LakeTable:
     """A table as its metadata file described it when it was read; it does not follow later commits."""
 
-    def __init__(self, metadata: TableMetadata, io: FileIO) -> None:
+    def __init__(self, metadata: TableMetadata, io: _StoreIO) -> None:
         self._metadata = metadata
         self._io = io
 
@@ -93,26 +120,71 @@ class LakeTable:
         """The newest snapshot; None when nothing was ever committed."""
         return self._metadata.current_snapshot_id
 
-    def commit_of(self, batch_id: str) -> Snapshot | None:
-        """A batch's newest commit to the table."""
-        own = [found for found in self._metadata.snapshots if _summary(found).get(BATCH_PROPERTY) == batch_id]
+    @property
+    def data_files(self) -> int:
+        """How many data files the newest snapshot has."""
+        current = self._metadata.current_snapshot()
+        return int(_summary(current).get("total-data-files", "0")) if current else 0
+
+    def commit_of(self, batch_id: str, by: str = BATCH_PROPERTY) -> Snapshot | None:
+        """A batch's newest commit to the table, or that of another value of another property."""
+        own = [found for found in self._metadata.snapshots if _summary(found).get(by) == batch_id]
         return _snapshot(max(own, key=lambda found: found.sequence_number or 0)) if own else None
+
+    def expire_before(self, moment: datetime) -> datetime | None:
+        """From when on snapshots have to stay, so that the table can be read as it was at any time since a moment.
+
+        Returns:
+            When the snapshot was committed that was the newest at that moment, UTC; None when none is older than it.
+        """
+        times = sorted(found.timestamp_ms for found in self._metadata.snapshots)
+        newest = bisect_right(times, int(moment.timestamp() * 1000)) - 1
+        return datetime.fromtimestamp(times[newest] / 1000, UTC) if newest > 0 else None
 
     def batches_since(self, moment: datetime) -> set[str]:
         """Ids of the batches that committed to the table since a moment."""
         recent = (found for found in self._metadata.snapshots if found.timestamp_ms >= moment.timestamp() * 1000)
         return {batch for found in recent if (batch := _summary(found).get(BATCH_PROPERTY)) is not None}
 
-    def source_rows(self, snapshot_id: int, keys: Sequence[str]) -> dict[str, SourceRows]:
+    def source_rows(self, snapshot_id: int, keys: Collection[str]) -> dict[str, SourceRows]:
         """What a snapshot holds of some source files; those without rows are left out."""
-        rows: dict[str, int] = {}
-        etags: dict[str, set[str]] = {}
-        key_of = {source_id(key): key for key in keys}
-        for file in self._files(snapshot_id, keys):
-            key = key_of[str(file.partition[0])]
-            rows[key] = rows.get(key, 0) + file.record_count
-            etags.setdefault(key, set()).update(str(etag) for etag in self._bounds(file, SOURCE_ETAG) or ())
-        return {key: SourceRows(count, frozenset(etags[key])) for key, count in rows.items()}
+        found: dict[str, SourceRows] = {}
+        for _, held in self._held(snapshot_id, keys):
+            for key, more in held.items():
+                so_far = found.get(key, SourceRows(0, frozenset()))
+                found[key] = SourceRows(so_far.rows + more.rows, so_far.etags | more.etags)
+        return found
+
+    def packs_of(self, snapshot_id: int, keys: Collection[str]) -> set[str]:
+        """Ids of the packs in which a snapshot holds rows of some source files."""
+        return {partition for partition, held in self._held(snapshot_id, keys) if partition.startswith(PACK) and held}
+
+    def sources_in(self, snapshot_id: int, packs: Collection[str]) -> dict[str, dict[str, SourceRows]]:
+        """Pack to what it holds of each source file, by key."""
+        found: dict[str, dict[str, SourceRows]] = {pack: {} for pack in packs}
+        for file in self._all_files(snapshot_id):
+            if (pack := _partition_of(file)) in found:
+                found[pack] |= self._contents(file)
+        return found
+
+    def partitions(self, snapshot_id: int) -> list[Partition]:
+        """All partitions of a snapshot of a row-level table, in the order of their first keys."""
+        found: dict[str, Partition] = {}
+        for entry in self._all_entries(snapshot_id):
+            file = entry.data_file
+            name, keys = _partition_of(file), self._bounds(file, SOURCE_KEY) or ("", "")
+            written = self._metadata.snapshot_by_id(entry.snapshot_id) if entry.snapshot_id else None
+            at = datetime.fromtimestamp(written.timestamp_ms / 1000, UTC) if written else None
+            own = found.get(name, Partition(name, 0, 0, keys[0], keys[1], at))
+            found[name] = Partition(
+                id=name,
+                files=own.files + 1,
+                bytes=own.bytes + file.file_size_in_bytes,
+                lowest=min(own.lowest, keys[0]),
+                highest=max(own.highest, keys[1]),
+                written_at=max(own.written_at, at) if own.written_at and at else own.written_at or at,
+            )
+        return sorted(found.values(), key=lambda partition: (partition.lowest, partition.id))
 
     def days(self, snapshot_id: int, keys: Sequence[str], column: str) -> set[date] | None:
         """The days that a snapshot's rows of some source files may have in a column: from first to last, a data file.
@@ -136,19 +208,56 @@ class LakeTable:
         chosen = In(column, literals={day.isoformat() for day in days})  # type: ignore[misc]  # hidden by its metaclass
         return any(DataScan(self._metadata, self._io, row_filter=chosen, snapshot_id=snapshot_id).plan_files())
 
-    def _files(self, snapshot_id: int, keys: Sequence[str]) -> Iterator[DataFile]:
-        """The data files of a snapshot that have rows of some source files.
+    def _files(self, snapshot_id: int, keys: Collection[str]) -> Iterator[DataFile]:
+        """The data files of a snapshot that have rows of some source files, and those of packs that may have.
 
         PyIceberg's own scan compares each data file with each value anew: 30 s for a thousand of a thousand.
         """
+        ids, ordered = sorted({source_id(key) for key in keys}), sorted(keys)
+        chosen = set(ids)
+        for entry in self._all_entries(snapshot_id, lambda manifest: _may_hold(manifest, ids)):
+            file = entry.data_file
+            if _is_pack(file):
+                lowest, highest = self._bounds(file, SOURCE_KEY) or ("", chr(sys.maxunicode))
+                if _any_between(ordered, lowest, highest):
+                    yield file
+            elif _partition_of(file) in chosen:
+                yield file
+
+    def _held(self, snapshot_id: int, keys: Collection[str]) -> Iterator[tuple[str, dict[str, SourceRows]]]:
+        """Partition, and what a data file of it holds of some source files."""
+        wanted = set(keys)
+        for file in self._files(snapshot_id, wanted):
+            held = self._contents(file).items()
+            yield _partition_of(file), {key: rows for key, rows in held if key in wanted}
+
+    def _contents(self, file: DataFile) -> dict[str, SourceRows]:
+        """What a data file holds of each source file, by key. Of a pack its rows tell, else its metadata."""
+        if not _is_pack(file):
+            (key, _), versions = (self._bounds(file, name) or ("", "") for name in (SOURCE_KEY, SOURCE_ETAG))
+            return {str(key): SourceRows(file.record_count, frozenset(map(str, versions)))}
+        from pyarrow.parquet import ParquetFile
+
+        source = _StoreFile(file.file_path, self._io.store).ranges(file.file_size_in_bytes)
+        rows = ParquetFile(source, pre_buffer=True).read(columns=[SOURCE_KEY, SOURCE_ETAG])
+        counts = rows.group_by([SOURCE_KEY, SOURCE_ETAG]).aggregate([([], "count_all")]).to_pylist()
+        found: dict[str, SourceRows] = {}
+        for row in counts:
+            so_far = found.get(row[SOURCE_KEY], SourceRows(0, frozenset()))
+            etags = so_far.etags | {row[SOURCE_ETAG]}
+            found[row[SOURCE_KEY]] = SourceRows(so_far.rows + row["count_all"], etags)
+        return found
+
+    def _all_files(self, snapshot_id: int) -> Iterator[DataFile]:
+        return (entry.data_file for entry in self._all_entries(snapshot_id))
+
+    def _all_entries(
+        self, snapshot_id: int, wanted: Callable[[ManifestFile], bool] = lambda manifest: True
+    ) -> Iterator[ManifestEntry]:
         snapshot = self._metadata.snapshot_by_id(snapshot_id)
-        wanted = sorted({source_id(key) for key in keys})
-        chosen = set(wanted)
         for manifest in snapshot.manifests(self._io) if snapshot else ():
-            if manifest.content is ManifestContent.DATA and _may_hold(manifest, wanted):
-                for entry in manifest.fetch_manifest_entry(self._io):
-                    if str(entry.data_file.partition[0]) in chosen:
-                        yield entry.data_file
+            if manifest.content is ManifestContent.DATA and wanted(manifest):
+                yield from manifest.fetch_manifest_entry(self._io)
 
     def _bounds(self, file: DataFile, column: str) -> tuple[Any, Any] | None:
         field = self._metadata.schema().find_field(column)
@@ -160,13 +269,27 @@ class LakeTable:
         return from_bytes(kind, lower), from_bytes(kind, upper)
 
 
-def _may_hold(manifest: ManifestFile, wanted: Sequence[str]) -> bool:
-    """Whether one of some source ids, in order, is between the first and the last of a manifest's."""
+def _partition_of(file: DataFile) -> str:
+    return str(file.partition[0])
+
+
+def _is_pack(file: DataFile) -> bool:
+    return _partition_of(file).startswith(PACK)
+
+
+def _may_hold(manifest: ManifestFile, ids: Sequence[str]) -> bool:
+    """Whether one of some source ids, in order, is between the first and the last of a manifest's, or it has packs."""
     summary = manifest.partitions[0] if manifest.partitions else None
     if summary is None or summary.lower_bound is None or summary.upper_bound is None:
         return True
-    place = bisect_left(wanted, summary.lower_bound.decode())
-    return place < len(wanted) and wanted[place] <= summary.upper_bound.decode()
+    first, last = summary.lower_bound.decode(), summary.upper_bound.decode()
+    # Ids are hexadecimal, so those of packs come after all of them.
+    return last >= PACK or _any_between(ids, first, last)
+
+
+def _any_between(ordered: Sequence[str], first: str, last: str) -> bool:
+    place = bisect_left(ordered, first)
+    return place < len(ordered) and ordered[place] <= last
 
 
 def spark_type(kind: IcebergType) -> str:
@@ -237,10 +360,10 @@ class _StoreIO(FileIO):
 
     def __init__(self, store: Store) -> None:
         super().__init__()
-        self._store = store
+        self.store = store
 
     def new_input(self, location: str) -> InputFile:
-        return _StoreFile(location, self._store)
+        return _StoreFile(location, self.store)
 
     def new_output(self, location: str) -> OutputFile:
         raise NotImplementedError("The lake's metadata are read here, never written.")
@@ -265,6 +388,39 @@ class _StoreFile(InputFile):
     def open(self, seekable: bool = True) -> InputStream:
         return BytesIO(self._store.get_bytes(self._bucket, self._key, MAX_METADATA_BYTES))
 
+    def ranges(self, size: int) -> RawIOBase:
+        """The file of so many bytes, of which only what is read is fetched."""
+        return _Ranges(size, lambda offset, length: self._store.get_range(self._bucket, self._key, offset, length))
+
+
+class _Ranges(RawIOBase):
+    """A file that is fetched piece by piece."""
+
+    def __init__(self, size: int, fetch: Callable[[int, int], bytes]) -> None:
+        self._size = size
+        self._fetch = fetch
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        self._place = offset + {SEEK_SET: 0, SEEK_CUR: self._place, SEEK_END: self._size}[whence]
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size - self._place)
+        wanted = left if size < 0 else min(size, left)
+        data = self._fetch(self._place, wanted) if wanted else b""
+        self._place += len(data)
+        return data
+
 
 def _summary(snapshot: IcebergSnapshot) -> dict[str, str]:
     return snapshot.summary.additional_properties if snapshot.summary else {}
@@ -276,5 +432,6 @@ def _snapshot(found: IcebergSnapshot) -> Snapshot:
         parent_id=found.parent_snapshot_id,
         sequence_number=found.sequence_number or 0,
         committed_at=datetime.fromtimestamp(found.timestamp_ms / 1000, UTC),
-        added_rows=int(_summary(found).get("added-records", "0")),
+        added_rows=None if CARRIED_PROPERTY in _summary(found) else int(_summary(found).get("added-records", "0")),
+        removed_rows=int(_summary(found).get("deleted-records", "0")),
     )

@@ -6,13 +6,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from contracts.changes import AddColumn, Incompatible, WidenColumn, evolutions
 from contracts.dataset import DatasetContract, Table
 from contracts.errors import ContractError, JobFailed
 from spark_jobs.balanced import union_of
 from spark_jobs.conform import RESCUED
-from spark_jobs.lake import BATCH_PROPERTY, SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, Lake, LakeTable, Snapshot
+from spark_jobs.lake import (
+    BATCH_PROPERTY,
+    CARRIED_PROPERTY,
+    SOURCE_ETAG,
+    SOURCE_ID,
+    SOURCE_ID_LENGTH,
+    SOURCE_KEY,
+    Lake,
+    LakeTable,
+    Snapshot,
+    source_id,
+)
 
 SOURCE_COLUMNS = ((SOURCE_KEY, "string"), (SOURCE_ETAG, "string"), (SOURCE_ID, "string"))
 
@@ -100,17 +112,69 @@ def ensure_tables(spark: SparkSession, lake: Lake, specs: Iterable[TableSpec]) -
     return {spec.name: _ensured(spark, lake, spec) for spec in specs}
 
 
+def replace_sources(
+    spark: SparkSession, df: DataFrame, spec: TableSpec, base: LakeTable, keys: Sequence[str], batch_id: str
+) -> None:
+    """Replace the rows of some source files by `df`, in one atomic commit that carries the batch id.
+
+    Where their rows lie in packs, the packs' other rows are written anew by the same commit.
+
+    Args:
+        df: has the table's columns, by name, and rows of these files alone.
+        base: the table as the job saw it before it looked at its input; the commit is refused when a later one touched
+            rows of these files or packs. This fences off a job that was overtaken by another.
+    """
+    partitions, packs = [source_id(key) for key in keys], _packs_of(base, keys)
+    if packs:
+        # As the table is now, with the columns that it has now: by the fence the rows are those of the base.
+        others = spark.table(spec.name).where(F.col(SOURCE_ID).isin(packs) & ~F.col(SOURCE_KEY).isin(list(keys)))
+        df = df.union(others.select(*spec.names))
+    properties = {BATCH_PROPERTY: batch_id} | ({CARRIED_PROPERTY: "true"} if packs else {})
+    commit_rows(df, spec.name, F.col(SOURCE_ID).isin(partitions + packs), properties, base.current_id)
+
+
+def rows_of_sources(
+    spark: SparkSession, name: str, table: LakeTable, keys: Sequence[str], snapshot_id: int | None = None
+) -> DataFrame:
+    """The rows that a table holds of some source files; `_source_id` is each file's own.
+
+    Args:
+        snapshot_id: None: the newest that `table` knows, of which there has to be one.
+    """
+    at = table.current_id if snapshot_id is None else snapshot_id
+    if at is None:
+        raise ValueError(f"{name} has no snapshot")
+    partitions, packs = [source_id(key) for key in keys], sorted(table.packs_of(at, keys))
+    rows = rows_at(spark, name, at).where(F.col(SOURCE_ID).isin(partitions + packs))
+    return unpacked(rows.where(F.col(SOURCE_KEY).isin(list(keys)))) if packs else rows
+
+
+def unpacked(rows: DataFrame) -> DataFrame:
+    """The rows with the `_source_id` of the file that each is of, in place of a pack's."""
+    return rows.withColumn(SOURCE_ID, F.substring(F.sha2(F.col(SOURCE_KEY), 256), 1, SOURCE_ID_LENGTH))
+
+
 def replace_rows(df: DataFrame, table: str, replaced: Column, batch_id: str, base: int | None) -> None:
     """Replace the rows that are `replaced` by `df`, in one atomic commit that carries the batch id.
+
+    Args: see `commit_rows`.
+    """
+    commit_rows(df, table, replaced, {BATCH_PROPERTY: batch_id}, base)
+
+
+def commit_rows(df: DataFrame, table: str, replaced: Column, properties: Mapping[str, str], base: int | None) -> None:
+    """Replace the rows that are `replaced` by `df`, in one atomic commit.
 
     Args:
         df: has the table's columns, by name; its rows are all `replaced`.
         replaced: a condition that holds for all rows of a partition or for none.
+        properties: that the snapshot gets.
         base: the snapshot that the job saw before it looked at its input, None when there was none yet; the commit is
-            refused when a later one touched any of these rows. This fences off a job that was overtaken by another.
+            refused when a later one touched any of these rows.
     """
-    writer = df.writeTo(table).option(f"snapshot-property.{BATCH_PROPERTY}", batch_id)
-    writer = writer.option("isolation-level", "serializable")
+    writer = df.writeTo(table).option("isolation-level", "serializable")
+    for name, value in properties.items():
+        writer = writer.option(f"snapshot-property.{name}", value)
     if base is not None:
         writer = writer.option("validate-from-snapshot-id", str(base))
     writer.overwrite(replaced)
@@ -132,6 +196,10 @@ def commits_of(tables: Mapping[str, LakeTable], batch_id: str) -> dict[str, Snap
 def rows_at(spark: SparkSession, table: str, snapshot_id: int) -> DataFrame:
     """A table, or a metadata table, as of a snapshot."""
     return spark.read.option("versionAsOf", str(snapshot_id)).table(table)
+
+
+def _packs_of(table: LakeTable, keys: Sequence[str]) -> list[str]:
+    return sorted(table.packs_of(table.current_id, keys)) if table.current_id is not None else []
 
 
 def _by_source(table: Table, more: tuple[tuple[str, str], ...] = ()) -> TableSpec:

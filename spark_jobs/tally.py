@@ -65,7 +65,7 @@ def count_reasons(
     Args:
         rejects: the batch's commit to the rejects table; None or one without rows costs nothing.
     """
-    if rejects is None or not rejects.added_rows:
+    if rejects is None or rejects.added_rows == 0:
         return {}
     rows = _of(spark, contract.rejects_table, rejects, keys).select(SOURCE_ID, F.explode("_reasons").alias("code"))
     found = rows.groupBy(SOURCE_ID, "code").count().collect()
@@ -81,7 +81,7 @@ def _count_warnings(
         silver: the batch's commit to the silver table; None or one without rows costs nothing.
     """
     tests = broken_rules(contract, Severity.WARN)
-    if silver is None or not silver.added_rows or not tests:
+    if silver is None or silver.added_rows == 0 or not tests:
         return {}
     sums = [F.count_if(test).alias(code) for code, test in tests.items()]
     found = _of(spark, contract.silver.name, silver, keys).groupBy(SOURCE_ID).agg(*sums).collect()

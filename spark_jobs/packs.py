@@ -1,0 +1,107 @@
+"""Decision: which small source files upkeep puts together, and into which packs. No I/O.
+
+A source file's rows are data files of their own, so that they can be replaced by themselves; a thousand small files are
+then a thousand data files, and each costs a reader a request or two. A pack is a partition that holds the rows of many,
+in the order of their keys, so that the lowest and highest key of a pack tell which it may hold.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import accumulate
+
+from spark_jobs.lake import PACK, Partition, SourceRows
+
+PACK_BYTES = 32 * 1024**2
+"""Of a pack at most. A corrected file has its whole pack written anew, which takes a second or two at this size."""
+LEAST = 8
+"""So many small files at least, or they are left as they are: a commit costs more than they do."""
+MOST_SOURCES = 2000
+"""Small files that one commit takes."""
+MOST_ACROSS = 4
+"""Packs that may hold one key. A job that replaces a file looks into each of them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source file's part of a table."""
+
+    key: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack to be written: it takes the sources up to its last key that no pack before it takes."""
+
+    id: str
+    last: str
+
+
+def small_and_old(partitions: Sequence[Partition], below: int, before: datetime) -> list[Partition]:
+    """The source files to be put together by one commit, in the order of their keys; empty when it is not worth one.
+
+    Args:
+        below: bytes of a source file's data files; more are not small.
+        before: what was written later may well be corrected yet.
+    """
+    found = [
+        partition
+        for partition in partitions
+        if not partition.is_pack
+        and partition.bytes < below
+        and (partition.written_at is None or partition.written_at < before)
+    ]
+    chosen = sorted(found, key=lambda partition: partition.lowest)[:MOST_SOURCES]
+    return chosen if len(chosen) >= LEAST else []
+
+
+def cut_anew(partitions: Sequence[Partition], chosen: Sequence[Partition]) -> list[Partition]:
+    """The packs that are put together anew with the chosen source files, in the order of their keys.
+
+    Those that are less than half full and lie across the chosen keys, or next to them, so that packs do not stay small;
+    and all that lie across, once they are too many.
+    """
+    first, last = chosen[0].lowest, chosen[-1].highest
+    packs = sorted((partition for partition in partitions if partition.is_pack), key=lambda pack: pack.lowest)
+    across = [pack for pack in packs if pack.lowest <= last and first <= pack.highest]
+    if len(across) >= MOST_ACROSS:
+        return across
+    before = [pack for pack in packs if pack.highest < first][-1:]
+    after = [pack for pack in packs if pack.lowest > last][:1]
+    return [pack for pack in (*before, *across, *after) if pack.bytes < PACK_BYTES / 2]
+
+
+def sources_of(
+    chosen: Sequence[Partition], packs: Sequence[Partition], held: Mapping[str, Mapping[str, SourceRows]]
+) -> list[Source]:
+    """The source files of some partitions, in the order of their keys.
+
+    Args:
+        held: pack to what it holds of each source file, by key; each gets its share of the pack's bytes.
+    """
+    sources = [Source(partition.lowest, partition.bytes) for partition in chosen]
+    for pack in packs:
+        rows = sum(found.rows for found in held[pack.id].values())
+        sources += [Source(key, pack.bytes * found.rows // rows) for key, found in held[pack.id].items()]
+    return sorted(sources, key=lambda source: source.key)
+
+
+def cut(sources: Sequence[Source]) -> list[Pack]:
+    """Packs of about equal size for some source files, of which there is at least one.
+
+    Args:
+        sources: in the order of their keys.
+    """
+    total = sum(source.bytes for source in sources)
+    number = max(1, math.ceil(total / PACK_BYTES))
+    lasts: dict[int, str] = {}
+    for source, reached in zip(sources, accumulate(source.bytes for source in sources), strict=True):
+        # A source is where its middle is; the last one is always in the last pack.
+        middle = reached - source.bytes / 2
+        lasts[min(number - 1, int(middle * number / total)) if total else 0] = source.key
+    return [Pack(f"{PACK}{uuid.uuid4().hex}", last) for _, last in sorted(lasts.items())]
