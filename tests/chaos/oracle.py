@@ -160,10 +160,16 @@ class Oracle:
             wrong += [f"AGGREGATE: {rows} rows of {dataset} differ from its features"] if rows else []
         return wrong
 
+    def _why(self, key: str) -> list[tuple[str, str, str]]:
+        """What the ledger's history tells of a key's failures."""
+        return self._ledger(
+            "select hop, run_id, detail from ledger.history where key = %s and reason is not null order by at", key
+        )
+
     def _wrong_states(self, expected: Expected) -> list[str]:
         states = self._newest()
         wrong = [
-            f"STATE: {key} is {states.get(key)}, expected done"
+            f"STATE: {key} is {states.get(key)}, expected done: {self._why(key)}"
             for key, content in expected.contents.items()
             if states.get(key) != ("done", self.etag(content))
         ]
