@@ -302,6 +302,14 @@ WHERE f.state IN ('received', 'running') AND f.updated_at < %(before)s AND f.ver
   AND NOT EXISTS (SELECT FROM ledger.commits c WHERE c.batch_id = b.batch_id)
 GROUP BY b.batch_id ORDER BY min(b.handed_over_at) LIMIT %(limit)s
 """
+_UNFINISHED_SINCE = """
+SELECT min(b.created_at) AS since FROM ledger.files f
+JOIN ledger.batch_items i ON i.layer IN ('silver', 'gold')
+  AND (i.bucket, i.key, i.etag, i.cause) = (f.bucket, f.key, f.etag, f.version)
+JOIN ledger.batches b ON b.batch_id = i.batch_id
+WHERE f.state IN ('received', 'running') AND f.version <> ''
+  AND NOT EXISTS (SELECT FROM ledger.commits c WHERE c.batch_id = b.batch_id)
+"""
 _WITHOUT_MARKER = """
 SELECT batch_id FROM ledger.batches b
 WHERE batch_id = ANY (%(ids)s::text[]) AND handed_over_at < %(before)s
@@ -688,6 +696,11 @@ class Ledger:
         """Ids of batches that were handed over before a moment, have no marker, and whose files stand still since."""
         rows = self._run(lambda c: c.execute(_WITHOUT_RESULT, {"before": before, "limit": limit}).fetchall())
         return [row["batch_id"] for row in rows]
+
+    def unfinished_since(self) -> datetime | None:
+        """When the oldest batch was made whose job may be under way, UTC; None when there is none."""
+        row = self._run(lambda c: c.execute(_UNFINISHED_SINCE).fetchone())
+        return row["since"] if row else None
 
     def without_marker(self, batch_ids: Iterable[str], before: datetime) -> list[str]:
         """Those batches that were handed over before a moment and of which no marker told of a commit; oldest first.

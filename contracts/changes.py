@@ -21,6 +21,7 @@ _SETTINGS = {
     "on_delete": "changes what becomes of the rows of a deleted file",
     "on_quarantine": "changes what is kept of refused files",
     "completeness": "changes when files go to gold",
+    "upkeep": "changes how far back tables can be read, or how their rows lie in files",
     "owner": "somebody else answers for the dataset",
 }
 

@@ -24,6 +24,7 @@ from contracts.work import Batch, WorkItem, make_batch
 from ingest.store import store_for
 from sluice.files import wait_for_end
 from spark_jobs import data_preprocessing_job as silver_job
+from spark_jobs import tables
 from spark_jobs.lake import open_lake
 from spark_jobs.session import connect_session
 from tests.chain.accounting import ROW_TABLES, assert_accounted, content, zone_hour_differences
@@ -146,16 +147,16 @@ def test_driver_that_slept_while_a_correction_passed_cannot_put_the_old_rows_bac
     key = f"nyc_yellow/{unique}/a_2025-01.parquet"
     put(key, month(300, seed=34))
     stale = batch_of(s3, key)
-    replace = silver_job.replace_rows
+    commit = tables.commit_rows
 
     def slowly(df: Any, table: str, *arguments: Any) -> None:
         if table == "silver.nyc_yellow":
             # Both checks of the version are behind the driver; it is about to write the old rows.
             corrected = put(key, month(120, seed=35))
             assert corrected.state is FileState.DONE
-        replace(df, table, *arguments)
+        commit(df, table, *arguments)
 
-    monkeypatch.setattr(silver_job, "replace_rows", slowly)
+    monkeypatch.setattr(tables, "commit_rows", slowly)
     with pytest.raises(JobFailed):
         by_hand.silver(stale)
     story = put(key, month(120, seed=35))

@@ -198,7 +198,7 @@ class Invariants:
         contract = CONTRACTS[dataset]
         for name in (contract.silver.name, contract.features.name, contract.aggregate.name):
             made = Counter(commit.batch_id for commit in self._simulation.lake.all[name].commits if commit.touched)
-            twice = [batch_id for batch_id, count in made.items() if count > 1]
+            twice = [batch_id for batch_id, count in made.items() if count > 1 and batch_id is not None]
             self._require("I2", not twice, f"{name} has several commits of {twice}")
 
     def _wanted(self, key: str, contents: Sequence[Content], on_delete: str) -> list[Counter[tuple[Any, ...]]]:

@@ -9,6 +9,7 @@ from typing import Any
 from contracts.errors import ObjectGone, ScanFailed
 from spark_jobs.footers import DamagedParquet, FileColumn, Footer, NotParquet
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
+from spark_jobs.packs import Pack
 from spark_jobs.preflight import Accepted
 from spark_jobs.splitting import Split
 from tests.simulator.store import STORE, Content, Store
@@ -100,6 +101,20 @@ class Transforms:
     @staticmethod
     def aggregate(rows: Frame) -> Frame:
         return Frame(rows._spark, lambda: sums(rows.make()))
+
+
+def unpacked(rows: Frame) -> Frame:
+    """As `spark_jobs.tables.unpacked`."""
+    return rows.changed(lambda row: {SOURCE_ID: source_id(row[SOURCE_KEY])})
+
+
+def into_packs(rows: Frame, packs: Sequence[Pack]) -> Frame:
+    """As `spark_jobs.upkeep_job.into_packs`."""
+
+    def pack_of(key: str) -> str:
+        return next((pack.id for pack in packs[:-1] if key <= pack.last), packs[-1].id)
+
+    return rows.changed(lambda row: {SOURCE_ID: pack_of(row[SOURCE_KEY])})
 
 
 def sums(rows: Iterable[dict[str, Any]]) -> Rows:

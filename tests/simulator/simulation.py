@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,18 +19,23 @@ import consumers.router
 import sluice.replaying
 import spark_jobs.data_preprocessing_job
 import spark_jobs.feature_engineering_job
+import spark_jobs.packs
 import spark_jobs.preflight
 import spark_jobs.quarantine
+import spark_jobs.tables
+import spark_jobs.upkeep_job
 from consumers.reconcile import Finding
 from consumers.reconciler import Report
 from consumers.replay import plan_replay
 from consumers.router import Router
 from consumers.rows import FileRow
 from consumers.topics import EVENT_TOPICS, LISTENER_GROUPS, ROUTER_GROUP, WORK_TOPICS
-from contracts.errors import IllegalTransition, ServiceUnavailable
+from contracts.dataset import Upkeep
+from contracts.errors import AccountingMismatch, IllegalTransition, JobFailed, ServiceUnavailable
 from contracts.markers import CommitMarker
 from contracts.states import Layer, Reason
 from contracts.work import Batch
+from spark_jobs.tables import features_spec, rejects_spec, silver_spec
 from tests.simulator import jobs
 from tests.simulator.datasets import CONTRACTS, TABLES
 from tests.simulator.invariants import Invariants
@@ -114,6 +120,9 @@ class Simulation:
         self.log.check = self.invariants.check_commit
         self.lake.check = self.invariants.check_rows
         self._reconciling = True
+        # Of its own, so that half of all seeds are as they were without upkeep.
+        self._upkeep = Random(f"upkeep {seed}")
+        self._ids = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"{self._upkeep.getrandbits(128):032x}"))
         self._reconcile: Actor | None = None
         self._listeners = 0
         self.report: Report | None = None
@@ -130,6 +139,7 @@ class Simulation:
                 for layer in Layer:
                     self._start_listener(layer)
                 self._schedule_reconcile()
+                self._schedule_upkeep()
                 self._schedule_outages()
                 user = world.spawn("user", self.user.work, mortal=False)
                 world.run(lambda: user.dead)
@@ -281,6 +291,30 @@ class Simulation:
 
         self.world.after(self.world.random.random() * 300, start)
 
+    def _schedule_upkeep(self) -> None:
+        """Small files are put together at any time, beside whatever runs."""
+
+        def start() -> None:
+            if self._reconciling:
+                self.world.spawn("upkeep", self._look_after)
+                self.world.after(self._upkeep.random() * 200, start)
+
+        if self._upkeep.random() < 0.5:
+            self.world.after(self._upkeep.random() * 100, start)
+
+    def _look_after(self) -> None:
+        limits = Upkeep(pack_after=timedelta(0))
+        given: Any = (self.spark, self.lake)
+        for contract in CONTRACTS.values():
+            for spec in (silver_spec(contract), rejects_spec(contract), features_spec(contract)):
+                # Overtaken, or the server is away: the next one goes on.
+                with suppress(JobFailed, ServiceUnavailable):
+                    try:
+                        packed = spark_jobs.upkeep_job.pack_once(*given, spec, limits, self.world.now)
+                    except AccountingMismatch as error:
+                        raise Violation("I3", error.message) from error
+                    self.world.counts["source files packed"] += packed
+
     def _one_pass(self, full: bool = False) -> None:
         settings: Any = SimpleNamespace(kafka_login=str, contracts_dir=None)
         for _ in range(3):
@@ -383,6 +417,9 @@ class Simulation:
                 },
             ),
             (spark_jobs.quarantine, {"log": Silent()}),
+            (spark_jobs.tables, {"F": Functions, "unpacked": jobs.unpacked}),
+            (spark_jobs.upkeep_job, {"F": Functions, "into_packs": jobs.into_packs, "uuid": self._ids}),
+            (spark_jobs.packs, {"LEAST": 2, "PACK_BYTES": 12, "uuid": self._ids}),
             (sluice_listener.handover, {"time": time, "asyncio": SimpleNamespace(sleep=sleep), "log": Silent()}),
             (
                 sluice_listener.stage,

@@ -5,20 +5,32 @@ What the jobs ask of a `DataFrame`, a `Column` and a table's metadata, and no mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
 from contracts.errors import JobFailed
-from spark_jobs.lake import BATCH_PROPERTY, SOURCE_ID, Snapshot, SourceRows, source_id
+from spark_jobs.lake import (
+    BATCH_PROPERTY,
+    CARRIED_PROPERTY,
+    PACK,
+    SOURCE_ETAG,
+    SOURCE_ID,
+    SOURCE_KEY,
+    Partition,
+    Snapshot,
+    SourceRows,
+    source_id,
+)
 from tests.simulator.world import World
 
 SPARK = "spark"
 
 FileRowOf = Mapping[str, Any]
 Rows = list[dict[str, Any]]
-Partition = Any
+Part = Any
+"""What stands for a partition: a source id, the id of a pack, or a month."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +38,17 @@ class Commit:
     """A snapshot, with all that the table holds at it."""
 
     about: Snapshot
-    batch_id: str
-    content: Mapping[Partition, tuple[dict[str, Any], ...]]
-    touched: frozenset[Partition]
+    properties: Mapping[str, str]
+    content: Mapping[Part, tuple[dict[str, Any], ...]]
+    touched: frozenset[Part]
     """Partitions in which rows came or went: all that Iceberg compares."""
-    replaced: frozenset[Partition]
+    replaced: frozenset[Part]
     """Partitions that the commit is about; those that were empty and stay so are not touched."""
+
+    @property
+    def batch_id(self) -> str | None:
+        """None of upkeep's."""
+        return self.properties.get(BATCH_PROPERTY)
 
 
 class Table:
@@ -40,7 +57,7 @@ class Table:
     def __init__(self, name: str) -> None:
         self.name = name
         self.commits: list[Commit] = []
-        self.unfenced: set[Partition] = set()
+        self.unfenced: set[Part] = set()
         """Into which a driver put rows after another had replaced nothing by nothing, which Iceberg does not notice."""
 
     @property
@@ -48,9 +65,20 @@ class Table:
         """What it holds now."""
         return rows_of(self.commits[-1]) if self.commits else []
 
-    def partition(self, row: FileRowOf) -> Partition:
+    def partition(self, row: FileRowOf) -> Part:
         """Where a row is: rows of files by their source, those of aggregates by their month."""
         return row[SOURCE_ID] if SOURCE_ID in row else (row["day"].year, row["day"].month)
+
+
+def _by_key(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
+    found: dict[str, Rows] = {}
+    for row in rows:
+        found.setdefault(row[SOURCE_KEY], []).append(row)
+    return found
+
+
+def _held(rows: Rows) -> SourceRows:
+    return SourceRows(len(rows), frozenset(str(row[SOURCE_ETAG]) for row in rows))
 
 
 def rows_of(commit: Commit) -> Rows:
@@ -67,26 +95,42 @@ class View:
     def current_id(self) -> int | None:
         return self._commits[-1].about.snapshot_id if self._commits else None
 
-    def commit_of(self, batch_id: str) -> Snapshot | None:
-        return next((c.about for c in reversed(self._commits) if c.batch_id == batch_id), None)
+    def commit_of(self, batch_id: str, by: str = BATCH_PROPERTY) -> Snapshot | None:
+        return next((c.about for c in reversed(self._commits) if c.properties.get(by) == batch_id), None)
 
     def batches_since(self, moment: datetime) -> set[str]:
-        return {c.batch_id for c in self._commits if c.about.committed_at >= moment}
+        recent = (c.batch_id for c in self._commits if c.about.committed_at >= moment)
+        return {batch_id for batch_id in recent if batch_id is not None}
 
-    def source_rows(self, snapshot_id: int, keys: Sequence[str]) -> dict[str, SourceRows]:
-        found = {}
-        for key in keys:
-            rows = self._at(snapshot_id).content.get(source_id(key), ())
-            if rows:
-                found[key] = SourceRows(len(rows), frozenset(str(row["_source_etag"]) for row in rows))
-        return found
+    def source_rows(self, snapshot_id: int, keys: Collection[str]) -> dict[str, SourceRows]:
+        found = {key: _held(self._of(snapshot_id, key)) for key in keys}
+        return {key: held for key, held in found.items() if held.rows}
 
-    def days(self, snapshot_id: int, keys: Sequence[str], column: str) -> set[date]:
+    def packs_of(self, snapshot_id: int, keys: Collection[str]) -> set[str]:
+        packs = {row[SOURCE_ID] for key in keys for row in self._of(snapshot_id, key)}
+        return {pack for pack in packs if pack.startswith(PACK)}
+
+    def sources_in(self, snapshot_id: int, packs: Collection[str]) -> dict[str, dict[str, SourceRows]]:
+        content = self._at(snapshot_id).content
+        return {pack: {key: _held(own) for key, own in _by_key(content.get(pack, ())).items()} for pack in packs}
+
+    def partitions(self, snapshot_id: int) -> list[Partition]:
         commit = self._at(snapshot_id)
-        return {row[column] for key in keys for row in commit.content.get(source_id(key), ())}
+        keys = {name: sorted(row[SOURCE_KEY] for row in rows) for name, rows in commit.content.items() if rows}
+        made = [Partition(name, 1, len(own), own[0], own[-1], commit.about.committed_at) for name, own in keys.items()]
+        return sorted(made, key=lambda partition: (partition.lowest, partition.id))
+
+    def days(self, snapshot_id: int, keys: Collection[str], column: str) -> set[date]:
+        return {row[column] for key in keys for row in self._of(snapshot_id, key)}
 
     def holds(self, snapshot_id: int, column: str, days: Collection[date]) -> bool:
         return any(row[column] in days for row in rows_of(self._at(snapshot_id)))
+
+    def _of(self, snapshot_id: int, key: str) -> Rows:
+        """Rows of a source file, by itself or in a pack."""
+        content = self._at(snapshot_id).content
+        packs = [rows for name, rows in content.items() if str(name).startswith(PACK)]
+        return [row for rows in (content.get(source_id(key), ()), *packs) for row in rows if row[SOURCE_KEY] == key]
 
     def _at(self, snapshot_id: int) -> Commit:
         return next(commit for commit in self._commits if commit.about.snapshot_id == snapshot_id)
@@ -114,7 +158,7 @@ class Lake:
 class Condition:
     """A test of rows."""
 
-    def __init__(self, test: Callable[[FileRowOf], bool], partitions: Callable[[Table], Iterable[Partition]]) -> None:
+    def __init__(self, test: Callable[[FileRowOf], bool], partitions: Callable[[Table], Iterable[Part]]) -> None:
         self.test = test
         self.partitions = partitions
 
@@ -123,6 +167,12 @@ class Condition:
             lambda row: self.test(row) or other.test(row),
             lambda table: [*self.partitions(table), *other.partitions(table)],
         )
+
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(lambda row: self.test(row) and other.test(row), self.partitions)
+
+    def __invert__(self) -> Condition:
+        return Condition(lambda row: not self.test(row), self.partitions)
 
 
 class Column:
@@ -133,7 +183,10 @@ class Column:
 
     def isin(self, values: Collection[Any]) -> Condition:
         chosen = set(values)
-        partitions = sorted(chosen) if self._name == SOURCE_ID else sorted({(day.year, day.month) for day in chosen})
+        if self._name in (SOURCE_ID, SOURCE_KEY):
+            partitions: list[Any] = sorted(chosen)
+        else:
+            partitions = sorted({(day.year, day.month) for day in chosen})
         return Condition(lambda row: row[self._name] in chosen, lambda table: partitions)
 
     def between(self, first: Any, last: Any) -> Condition:
@@ -160,6 +213,10 @@ class Frame:
 
     def union(self, other: Frame) -> Frame:
         return Frame(self._spark, lambda: [*self.make(), *other.make()])
+
+    def changed(self, change: Callable[[FileRowOf], dict[str, Any]]) -> Frame:
+        """Each row with some other values."""
+        return Frame(self._spark, lambda: [row | change(row) for row in self.make()])
 
     def select(self, *names: str) -> Frame:
         return self
@@ -196,11 +253,16 @@ class Writer:
         """
         table = self._spark.lake.all[self._table]
         rows = self._frame.make()
-        batch_id = self._options[f"snapshot-property.{BATCH_PROPERTY}"]
-        what = f"commit {len(rows)} rows of batch {batch_id} to {table.name}"
-        self._spark.world.do(what, self._commit, table, rows, replaced, batch_id, service=SPARK)
+        what = f"commit {len(rows)} rows of batch {self._properties.get(BATCH_PROPERTY, '(upkeep)')} to {table.name}"
+        self._spark.world.do(what, self._commit, table, rows, replaced, service=SPARK)
 
-    def _commit(self, table: Table, rows: Rows, replaced: Condition, batch_id: str) -> None:
+    @property
+    def _properties(self) -> dict[str, str]:
+        """The snapshot's."""
+        prefix = "snapshot-property."
+        return {name.removeprefix(prefix): text for name, text in self._options.items() if name.startswith(prefix)}
+
+    def _commit(self, table: Table, rows: Rows, replaced: Condition) -> None:
         partitions = set(replaced.partitions(table))
         base = self._options.get("validate-from-snapshot-id")
         if "isolation-level" in self._options:
@@ -214,7 +276,7 @@ class Writer:
                 self._spark.world.counts["overtaken unseen"] += 1
                 self._spark.world.note(f"overtaken, which the fence does not see: {sorted(unseen)}")
                 table.unfenced |= unseen
-        grouped: dict[Partition, list[dict[str, Any]]] = {}
+        grouped: dict[Part, list[dict[str, Any]]] = {}
         for row in rows:
             grouped.setdefault(table.partition(row), []).append(row)
         if not grouped.keys() <= partitions:
@@ -229,9 +291,10 @@ class Writer:
             parent_id=table.commits[-1].about.snapshot_id if table.commits else None,
             sequence_number=len(table.commits) + 1,
             committed_at=self._spark.world.now,
-            added_rows=len(rows),
+            added_rows=None if CARRIED_PROPERTY in self._properties else len(rows),
+            removed_rows=sum(len(own) for part, own in before.items() if part in partitions),
         )
-        table.commits.append(Commit(about, batch_id, content, touched, frozenset(partitions)))
+        table.commits.append(Commit(about, self._properties, content, touched, frozenset(partitions)))
         self._spark.world.counts["commits"] += 1
 
     @staticmethod

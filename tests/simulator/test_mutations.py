@@ -15,17 +15,20 @@ import consumers.router
 import consumers.routing
 import spark_jobs.data_preprocessing_job as silver
 import spark_jobs.feature_engineering_job as gold
+import spark_jobs.upkeep_job
 from consumers.batching import Gatherer
 from consumers.router import Outbox, Router
 from consumers.routing import Removed, Work
 from contracts.markers import SourceResult
 from contracts.states import FileState
 from contracts.work import Batch
-from spark_jobs.lake import BATCH_PROPERTY
+from spark_jobs import tables
+from spark_jobs.lake import PACK, SOURCE_ID
 from spark_jobs.splitting import Split
 from tests.simulator import jobs
 from tests.simulator.ledger import LedgerModel
 from tests.simulator.simulation import Simulation
+from tests.simulator.tables import View
 from tests.simulator.world import Violation
 
 MOST_SEEDS = 300
@@ -117,20 +120,46 @@ def gold_hears_of_no_emptied_file(patch: pytest.MonkeyPatch) -> None:
 
 
 def fence_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    def replace_rows(df: Any, table: str, replaced: Any, batch_id: str, base: int | None) -> None:
-        df.writeTo(table).option(f"snapshot-property.{BATCH_PROPERTY}", batch_id).overwrite(replaced)
+    def commit_rows(df: Any, table: str, replaced: Any, properties: Mapping[str, str], base: int | None) -> None:
+        writer = df.writeTo(table)
+        for name, value in properties.items():
+            writer = writer.option(f"snapshot-property.{name}", value)
+        writer.overwrite(replaced)
 
-    for job in (silver, gold):
-        patch.setattr(job, "replace_rows", replace_rows)
+    patch.setattr(tables, "commit_rows", commit_rows)
 
 
 def replaced_rows_stay(patch: pytest.MonkeyPatch) -> None:
-    def replace_rows(df: Any, table: str, replaced: Any, batch_id: str, base: int | None) -> None:
-        old = [row for row in df._spark.lake.all[table].rows if replaced.test(row)]
-        original(jobs.Frame(df._spark, lambda: df.make() + old), table, replaced, batch_id, base)
+    def commit_rows(df: Any, table: str, replaced: Any, *about: Any) -> None:
+        old = [row for row in df._spark.lake.all[table].rows if replaced.test(row)] if "silver" in table else []
+        original(jobs.Frame(df._spark, lambda: df.make() + old), table, replaced, *about)
 
-    original = silver.replace_rows
-    patch.setattr(silver, "replace_rows", replace_rows)
+    original = tables.commit_rows
+    patch.setattr(tables, "commit_rows", commit_rows)
+
+
+def packs_are_not_looked_into(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(View, "packs_of", lambda self, snapshot_id, keys: set())
+
+
+def other_rows_of_a_pack_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    def commit_rows(df: Any, table: str, *about: Any) -> None:
+        own = jobs.Frame(df._spark, lambda: [row for row in df.make() if not row.get(SOURCE_ID, "").startswith(PACK)])
+        original(own, table, *about)
+
+    original = tables.commit_rows
+    patch.setattr(tables, "commit_rows", commit_rows)
+
+
+def upkeep_is_not_fenced(patch: pytest.MonkeyPatch) -> None:
+    def commit_rows(df: Any, table: str, replaced: Any, properties: Mapping[str, str], base: int | None) -> None:
+        held = df.make()
+        writer = jobs.Frame(df._spark, lambda: held).writeTo(table)
+        for name, value in properties.items():
+            writer = writer.option(f"snapshot-property.{name}", value)
+        writer.overwrite(replaced)
+
+    patch.setattr(spark_jobs.upkeep_job, "commit_rows", commit_rows)
 
 
 def commit_of_an_earlier_attempt_is_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -233,6 +262,9 @@ MUTATIONS: list[tuple[Patch, set[str]]] = [
     (nothing_is_reconciled, {"I1", "quiet"}),
     (fence_is_forgotten, {"I2"}),
     (etag_is_not_looked_at_again, {"I4"}),
+    (packs_are_not_looked_into, {"I2", "I3", "quiet"}),
+    (other_rows_of_a_pack_are_forgotten, {"I1", "I2", "I3", "I5"}),
+    (upkeep_is_not_fenced, {"I1", "I2", "I3"}),
     (replaced_rows_stay, {"I2", "quiet"}),
     (commit_of_an_earlier_attempt_is_ignored, {"I2", "quiet"}),
     (repeat_tells_nothing_of_a_file_that_was_replaced, {"I2"}),

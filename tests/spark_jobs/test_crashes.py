@@ -49,8 +49,7 @@ class Bench:
         self._effects: list[str] = []
         self._kill_after = 0
         # Nothing else of a job outlives it, and a moment before one effect is a moment after the one before it.
-        for module in (data_preprocessing_job, feature_engineering_job):
-            patch.setattr(module, "replace_rows", self._killable(module.replace_rows, "commit"))
+        patch.setattr(tables, "commit_rows", self._killable(tables.commit_rows, "commit"))
         patch.setattr(tables, "_create", self._killable(tables._create, "create"))
         patch.setattr(store, "put_bytes", self._killable(store.put_bytes, "put"))
         patch.setattr(store, "copy", self._killable(store.copy, "copy"))

@@ -19,7 +19,7 @@ from contracts.errors import JobFailed
 from contracts.markers import CommitMarker, parse_marker
 from contracts.states import Reason
 from contracts.work import WorkItem
-from spark_jobs import data_preprocessing_job, feature_engineering_job, splitting
+from spark_jobs import data_preprocessing_job, feature_engineering_job, splitting, tables
 from spark_jobs.lake import source_id
 from spark_jobs.preflight import check_files
 from spark_jobs.scan import find_unreadable
@@ -334,15 +334,15 @@ def test_aggregate_cannot_be_overwritten_by_a_job_that_was_overtaken(
     items = [drop(f"nyc_yellow/{name}.parquet", table(trip())) for name in "ab"]
     marker = run_silver(lake, store, contract, silver_batch(*items))
     slow, quick = (gold_batch(to_gold(item, marker)) for item in items)
-    write = feature_engineering_job.replace_rows
+    write = tables.commit_rows
 
     def overtaken(df: Any, table: str, *arguments: Any) -> None:
         if table == "gold.nyc_yellow_zone_hour":
-            monkeypatch.setattr(feature_engineering_job, "replace_rows", write)
+            monkeypatch.setattr(tables, "commit_rows", write)
             run_gold(lake, store, contract, quick)
         write(df, table, *arguments)
 
-    monkeypatch.setattr(feature_engineering_job, "replace_rows", overtaken)
+    monkeypatch.setattr(tables, "commit_rows", overtaken)
     with pytest.raises(JobFailed, match="ValidationException"):
         run_gold(lake, store, contract, slow)
     run_gold(lake, store, contract, slow)

@@ -16,7 +16,7 @@ from contracts.errors import JobFailed, ScanFailed
 from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Reason
 from contracts.work import WorkItem
-from spark_jobs import data_preprocessing_job, feature_engineering_job
+from spark_jobs import data_preprocessing_job, feature_engineering_job, tables
 from tests.spark_jobs.conftest import JobStore, gold_batch, silver_batch
 from tests.spark_jobs.trips import table, trip
 
@@ -109,15 +109,15 @@ def test_content_that_was_left_out_and_put_back_is_told_as_such(
 ) -> None:
     content = table(GOOD_ROW, BAD_ROW)
     item, other = drop(A, content), drop(B, table(GOOD_ROW))
-    replace = data_preprocessing_job.replace_rows
+    commit = tables.commit_rows
 
     def overwritten(*about: Any) -> None:
         # Its rejects are written, and then it is found to be another one.
-        replace(*about)
+        commit(*about)
         drop(A, BAD)
 
     with monkeypatch.context() as within:
-        within.setattr(data_preprocessing_job, "replace_rows", overwritten)
+        within.setattr(tables, "commit_rows", overwritten)
         bench.killed_before_the_marker(bench.silver, item, other)
     assert bench.rows(A) == 0
     drop(A, content)

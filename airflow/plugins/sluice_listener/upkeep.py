@@ -26,3 +26,33 @@ def reconcile_now(full: bool) -> dict[str, Any]:
     report: dict[str, Any] = reconcile(settings, lake.batches_since, full).model_dump(mode="json")
     log.info("%s", json.dumps(report, indent=2))
     return report
+
+
+def look_after(dataset: str) -> list[dict[str, Any]]:
+    """Upkeep of a dataset's tables; what was done to each, as JSON values.
+
+    Raises:
+        UnknownDataset: it has no contract any more.
+        JobFailed, ServiceUnavailable: a server does not answer, or a job changed the same rows; the next try goes on.
+        AccountingMismatch: a commit has other rows than it took away.
+    """
+    from datetime import UTC, datetime
+
+    from consumers.ledger import open_ledger
+    from contracts.loading import get_contract, load_contracts
+    from ingest.store import store_for
+    from spark_jobs.lake import open_lake
+    from spark_jobs.session import connect_session
+    from spark_jobs.upkeep_job import run
+
+    settings = load_settings()
+    contract = get_contract(load_contracts(settings.contracts_dir), dataset)
+    with open_ledger(settings) as ledger:
+        busy_since = ledger.unfinished_since()
+    spark = connect_session(settings)
+    try:
+        lake = open_lake(settings, store_for(settings, "spark"))
+        done = run(spark, lake, contract, datetime.now(UTC), busy_since)
+    finally:
+        spark.stop()
+    return [table.model_dump(mode="json") for table in done]
