@@ -276,6 +276,12 @@ class Store:
                 "Enable the user, or give it its key again.",
                 **context,
             )
+        if code == "RequestTimeTooSkewed":
+            return ServiceUnavailable(
+                f"The clock of the object store at {self._endpoint} is more than 15 minutes apart from that of this "
+                "machine, so it takes no request. Set the clocks right; whatever waits then goes on.",
+                **context,
+            )
         if error.response.status >= 500 or code in {"SlowDown", "RequestTimeout"}:
             return ServiceUnavailable(f"The object store at {self._endpoint} is not ready ({code}).", **context)
         return StoreRefused(f"The object store refused a request about {place}: {code}, {error.message}", **context)

@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import minio.time
 import pytest
 
 from contracts.errors import (
@@ -171,6 +172,17 @@ def test_get_range_behind_the_end_is_refused(ingest: Store, folder: str) -> None
     ingest.put_bytes("bronze", folder + "x", b"0123456789")
     with pytest.raises(StoreRefused, match="InvalidRange"):
         ingest.get_range("bronze", folder + "x", 10, 5)
+
+
+def test_store_whose_clock_is_far_from_ours_is_asked_again_later(
+    ingest: Store, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = minio.time.utcnow
+    monkeypatch.setattr(minio.time, "utcnow", lambda: now() + timedelta(hours=2))
+    with pytest.raises(ServiceUnavailable, match="clocks"):
+        ingest.put_bytes("bronze", folder + "x", b"x")
+    monkeypatch.undo()
+    ingest.put_bytes("bronze", folder + "x", b"x")
 
 
 def test_copy_refuses_a_source_that_has_changed(ingest: Store, spark: Store, root: Store, folder: str) -> None:
