@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,18 +105,18 @@ def write_contracts(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in (PROJECT / "contracts" / "datasets").glob("*.yaml"):
         shutil.copy(path, folder)
-    write_variant(folder, TWIN, "onDelete", "retract")
-    write_variant(folder, IN_SETS, "completeness", {"timeLimit": "P1D", "onTimeLimit": "release"})
+    write_variant(folder, TWIN, {"onDelete": "retract", "upkeep": {"packAfter": "PT0S", "keepSnapshots": "PT2M"}})
+    write_variant(folder, IN_SETS, {"completeness": {"timeLimit": "P1D", "onTimeLimit": "release"}})
 
 
-def write_variant(folder: Path, dataset: str, key: str, value: object, like: str = "nyc_yellow") -> None:
-    """A contract like another under a name of its own, with one key of its own."""
+def write_variant(folder: Path, dataset: str, changed: Mapping[str, object], like: str = "nyc_yellow") -> None:
+    """A contract like another under a name of its own, with some custom properties of its own."""
     original = (PROJECT / "contracts" / "datasets" / f"{like}.yaml").read_text("utf-8")
     document = yaml.safe_load(
         original.replace(like, dataset).replace(f"transforms, value: {dataset}", f"transforms, value: {like}")
     )
-    own = [item for item in document["customProperties"] if item["property"] not in ("download", key)]
-    document["customProperties"] = [*own, {"property": key, "value": value}]
+    kept = [item for item in document["customProperties"] if item["property"] not in ("download", *changed)]
+    document["customProperties"] = kept + [{"property": key, "value": value} for key, value in changed.items()]
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT / "contracts" / "datasets" / "taxi_zones.yaml", folder)  # it takes names from there
     (folder / f"{dataset}.yaml").write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")

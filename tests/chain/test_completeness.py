@@ -99,7 +99,7 @@ def test_time_limit_ends_the_wait_as_the_contract_says(
     come(a=110)
     sentence = "waiting for 1 of 2 files: b_2025-01.parquet (has not arrived)"
     wait_until(lambda: waits_for(ledger, key, sentence), "a waits for b")
-    write_variant(tmp_path, IN_SETS, "completeness", {"timeLimit": "PT0.001S", "onTimeLimit": then})
+    write_variant(tmp_path, IN_SETS, {"completeness": {"timeLimit": "PT0.001S", "onTimeLimit": then}})
     lake = open_lake(stack.settings, store_for(stack.settings, "spark"))
     report = reconcile(stack.settings.model_copy(update={"contracts_dir": tmp_path}), lake.batches_since)
     assert (Finding.SET_INCOMPLETE, f"bronze/{folder}") in report.named

@@ -289,7 +289,7 @@ def test_contract_that_says_submit_takes_its_files_by_applications_of_their_own(
     stack: Stack, put: Drop, query: Query, unique: str, tmp_path: Path
 ) -> None:
     dataset = f"zones_{unique}"
-    write_variant(stack.settings.contracts_dir, dataset, "launch", "submit", like="taxi_zones")
+    write_variant(stack.settings.contracts_dir, dataset, {"launch": "submit"}, like="taxi_zones")
     rows = [{"LocationID": "1", "Borough": "EWR", "Zone": "Newark Airport", "service_zone": "EWR"}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "zones.parquet")
     story = put(f"{dataset}/zones.parquet", (tmp_path / "zones.parquet").read_bytes())

@@ -21,7 +21,7 @@ def test_dataset_whose_contract_was_added_to_a_running_stack_reaches_gold_and_it
 ) -> None:
     dataset = f"trips_{unique}"
     pids = {name: service["pid"] for name, service in _services(stack).items()}
-    write_variant(stack.settings.contracts_dir, dataset, "limits", {"maxRejectedShare": 0.5})
+    write_variant(stack.settings.contracts_dir, dataset, {"limits": {"maxRejectedShare": 0.5}})
     _refuse(stack.settings.contracts_dir / f"{dataset}.yaml", "outside_file_month", 0.25)
     story = put(f"{dataset}/a_2025-01.parquet", month(rows=80))
     assert story.state is FileState.DONE, story
