@@ -107,7 +107,7 @@ def test_small_files_are_put_together_while_somebody_reads_and_one_is_corrected_
 
     corrected = keys[7]
     story = put(corrected, month(50, seed=99))
-    assert [(layer.rows_in, layer.rows_accepted) for layer in story.layers][0][0] == 50
+    assert story.layers[0].rows_in == 50
     rows = {key: story.layers[1].rows_accepted for key, story in {**stories, corrected: story}.items()}
     for name in (f"silver.{TWIN}", f"gold.{TWIN}_features"):
         found = query(f"select _source_key, count(*), count(distinct _source_etag) from {name} where {mine} group by 1")
