@@ -34,7 +34,19 @@ ROW_ID = "_row_id"
 RESERVED_NAMES = frozenset(
     {
         *("_source_key", "_source_etag", "_source_id", "_reason", "_reasons", "_row", "_rescued"),
-        *("_period_start", "_period_end", COPY, NEGATED, ROW_ID, "_once", "_path", "_metadata", "_failed", "_warnings"),
+        *(
+            "_period_start",
+            "_period_end",
+            COPY,
+            NEGATED,
+            ROW_ID,
+            "_once",
+            "_sampled",
+            "_path",
+            "_metadata",
+            "_failed",
+            "_warnings",
+        ),
     }
 )
 """Columns that the jobs make themselves, beside those that begin with `_bad_`."""

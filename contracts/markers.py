@@ -111,7 +111,12 @@ class CommitMarker(BaseModel):
     @property
     def key(self) -> str:
         """The marker's object key in its layer's bucket; the same batch writes the same object."""
-        return f"{PREFIX}{self.table.rsplit('.', 1)[-1]}/{self.snapshot_id or 'none'}-{self.batch_id}.json"
+        return marker_key(self.table, self.snapshot_id, self.batch_id)
+
+
+def marker_key(table: str, snapshot_id: int | None, batch_id: str) -> str:
+    """Where the marker of a batch's commit to a table is, in its layer's bucket."""
+    return f"{PREFIX}{table.rsplit('.', 1)[-1]}/{snapshot_id or 'none'}-{batch_id}.json"
 
 
 def parse_marker(value: bytes | None) -> CommitMarker:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, get_parsing_context, task
+from sluice_listener.assets import silver_asset
 from sluice_listener.stage import RETRIES
 
 from contracts.dataset import DatasetContract
@@ -33,6 +34,7 @@ def _give_up(context: Any) -> None:
 
 def make_stage(contract: DatasetContract, layer: Layer) -> DAG:
     """The stage DAG of a dataset and layer."""
+    asset = silver_asset(contract.dataset)
     writes = contract.silver.name if layer is Layer.SILVER else f"{contract.features.name}`, `{contract.aggregate.name}"
     with DAG(
         dag_id=stage_dag_id(contract.dataset, layer),
@@ -55,11 +57,15 @@ def make_stage(contract: DatasetContract, layer: Layer) -> DAG:
             retry_exponential_backoff=True,
             max_retry_delay=timedelta(seconds=30),
             on_failure_callback=_give_up,
+            outlets=[asset] if layer is Layer.SILVER else [],
         )
-        def stage(dag_run: Any = None, ti: Any = None) -> dict[str, int]:
+        def stage(dag_run: Any = None, ti: Any = None, outlet_events: Any = None) -> dict[str, int]:
             from sluice_listener.stage import run_stage
 
-            return run_stage(layer, dag_run.dag_id, dag_run.run_id, ti.try_number, dag_run.conf or {})
+            conf = dag_run.conf or {}
+            if layer is Layer.SILVER:
+                outlet_events[asset].extra = {"batch_id": conf.get("batch_id")}
+            return run_stage(layer, dag_run.dag_id, dag_run.run_id, ti.try_number, conf)
 
         stage()
     return dag

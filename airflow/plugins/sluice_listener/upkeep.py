@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from contracts.settings import load_settings
@@ -36,8 +39,6 @@ def look_after(dataset: str) -> list[dict[str, Any]]:
         JobFailed, ServiceUnavailable: a server does not answer, or a job changed the same rows; the next try goes on.
         AccountingMismatch: a commit has other rows than it took away.
     """
-    from datetime import UTC, datetime
-
     from consumers.ledger import open_ledger
     from contracts.loading import get_contract, load_contracts
     from ingest.store import store_for
@@ -56,3 +57,31 @@ def look_after(dataset: str) -> list[dict[str, Any]]:
     finally:
         spark.stop()
     return [table.model_dump(mode="json") for table in done]
+
+
+def make_profiles(batches: Iterable[tuple[str, str | None]]) -> dict[str, int]:
+    """The profiles of some batches' files; how many of each dataset.
+
+    Args:
+        batches: dataset and batch id; None of a run that had none, which made nothing.
+
+    Raises:
+        JobFailed, ServiceUnavailable, ObjectGone: the next try makes all of them again.
+    """
+    from contracts.loading import load_contracts
+    from ingest.store import store_for
+    from spark_jobs.lake import open_lake
+    from spark_jobs.profile_job import run
+    from spark_jobs.session import connect_session
+
+    settings = load_settings()
+    contracts, store = load_contracts(settings.contracts_dir), store_for(settings, "spark")
+    lake, made = open_lake(settings, store), Counter[str]()
+    spark = connect_session(settings)
+    try:
+        for dataset, batch_id in dict.fromkeys(batches):
+            if batch_id is not None and dataset in contracts:
+                made[dataset] += len(run(spark, lake, store, contracts[dataset], batch_id))
+    finally:
+        spark.stop()
+    return dict(made)
