@@ -12,8 +12,8 @@ from contracts.loading import load_contracts
 from contracts.settings import load_settings
 
 DOC = """
-Makes a profile of each file that came into silver: rows, nulls, bounds, quantiles, rejects by reason. `sluice profile` shows
-them. Silver's stages wake it, and nothing waits for it: what came while it runs is its next run's.
+Makes a profile of each file that came into silver: rows, nulls, bounds, quantiles, rejects by reason. `sluice profile`
+shows them. Silver's stages wake it, and nothing waits for it: what came while it runs is its next run's.
 """
 
 _contracts = load_contracts(load_settings().contracts_dir)
