@@ -32,9 +32,9 @@ class ColumnDrift(NamedTuple):
     """The share of nulls less that of before, -1 to 1."""
 
     @property
-    def level(self) -> Level:
-        """By whichever is further."""
-        return level(max(self.distance or 0.0, abs(self.nulls)))
+    def level(self) -> Level | None:
+        """By whichever is further; None where there is neither a distance nor another share of nulls."""
+        return level(max(self.distance or 0.0, abs(self.nulls))) if self.distance is not None or self.nulls else None
 
 
 class Drift(NamedTuple):
@@ -76,25 +76,28 @@ def drift(now: Profile, before: Profile) -> Drift:
 def distance(one: ColumnProfile, other: ColumnProfile) -> float | None:
     """The largest gap between the distributions of two columns' values that are not null, 0 to 1.
 
-    Of numbers that of Kolmogorov and Smirnov, by the quantiles, so up to a twentieth off; of texts half the sum of the
-    differences of the values' shares. None where either has neither, as times have not.
+    Of texts and codes half the sum of the differences of the values' shares; of other numbers that of Kolmogorov and
+    Smirnov, by the quantiles, so up to a twentieth off. None where either has neither, as times have not.
     """
-    if one.quantiles and other.quantiles:
-        return _gap(one.quantiles, other.quantiles)
     if one.values and other.values:
         return _difference(one.values, other.values)
+    if one.quantiles and other.quantiles:
+        return _gap(one.quantiles, other.quantiles)
     return None
 
 
 def _gap(one: Sequence[float], other: Sequence[float]) -> float:
     # The gap is largest at, or right before, one of the places where either rises.
     places = {*one, *other}
-    gaps = [abs(_below(one, at, strictly) - _below(other, at, strictly)) for at in places for strictly in (True, False)]
-    return max(gaps)
+    return max(
+        abs(share_below(one, place, strictly) - share_below(other, place, strictly))
+        for place in places
+        for strictly in (True, False)
+    )
 
 
-def _below(quantiles: Sequence[float], at: float, strictly: bool) -> float:
-    """The share of values below a number, or up to it."""
+def share_below(quantiles: Sequence[float], at: float, strictly: bool = False) -> float:
+    """The share of values up to a number, or strictly below it, 0 to 1; by two quantiles or more, evenly spaced."""
     last = len(quantiles) - 1
     place = bisect_left(quantiles, at) if strictly else bisect_right(quantiles, at)
     if place == 0:

@@ -12,7 +12,7 @@ PREFIX = "_profiles/"
 STEPS = 20
 """The quantiles of a column are at 0, 1/20, … and 20/20."""
 MOST_VALUES = 20
-"""Of a text column, so many values are counted, those of most rows."""
+"""So many values of a text column are counted, those of most rows; whole numbers that have no more count as codes."""
 
 
 class ColumnProfile(BaseModel):
@@ -31,7 +31,7 @@ class ColumnProfile(BaseModel):
     quantiles: tuple[float, ...] = ()
     """Of a number: at 0, 1/20, … and 20/20, by a sample of the values that are not null. Of anything else none."""
     values: dict[str, NonNegativeInt] = {}
-    """Of a text or a boolean: values to about as many rows, those of most rows first."""
+    """Of a text, a boolean, or whole numbers of few values: values to about as many rows, those of most rows first."""
 
 
 class Profile(BaseModel):

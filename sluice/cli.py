@@ -316,6 +316,27 @@ def sql(
 
 
 @app.command()
+def profile(
+    key: Annotated[str, typer.Argument(help="bronze/<key>")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page to look at, instead.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a file's rows are like: nulls, bounds, distributions, rejects, drift against the month before."""
+    with _told(as_json):
+        from sluice import profile_view, profiles
+
+        found = profiles.profile_of(_running(), key)
+        if html is not None:
+            profiles.write_page(html, profile_view.page(found))
+        if as_json:
+            _print_json(profile_view.record(found))
+        elif html is not None:
+            render.step(f"wrote {html}; open it in a browser")
+        else:
+            profile_view.show(found)
+
+
+@app.command()
 def logs(
     service: Annotated[str, typer.Argument(help="A name from `sluice status`.")],
     lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many of the last lines.")] = 50,

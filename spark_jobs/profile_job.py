@@ -24,7 +24,8 @@ FILES_AT_ONCE = 200
 MARKER_BYTES = 64 * 1024**2
 _SAMPLED = "_sampled"
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
-_TEXTS = ("string", "boolean")
+_VALUES = ("string", "boolean", "tinyint", "smallint", "int", "bigint")
+_WHOLE = _VALUES[2:]
 
 
 def run(spark: SparkSession, lake: Lake, store: Store, contract: DatasetContract, batch_id: str) -> list[Profile]:
@@ -102,8 +103,8 @@ def _asked_of(column: Column) -> dict[str, SparkColumn]:
     if column.type.startswith(_NUMBERS):
         steps = F.array(*(F.lit(step / STEPS) for step in range(STEPS + 1)))
         asked["quantiles"] = F.percentile_approx(sample.cast("double"), steps, F.lit(1000))
-    elif column.type.startswith(_TEXTS):
-        asked["values"] = F.call_function("approx_top_k", sample.cast("string"), F.lit(MOST_VALUES))
+    if column.type.startswith(_VALUES):
+        asked["values"] = F.call_function("approx_top_k", sample.cast("string"), F.lit(MOST_VALUES + 1))
     if not column.type.startswith(("array", "map", "struct", "binary")):
         asked |= {"minimum": F.min(values).cast("string"), "maximum": F.max(values).cast("string")}
     return asked
@@ -111,6 +112,9 @@ def _asked_of(column: Column) -> dict[str, SparkColumn]:
 
 def _profile_of(column: Column, row: Row, place: int) -> ColumnProfile:
     told = {name.rpartition("_")[0]: value for name, value in row.asDict().items() if name.endswith(f"_{place}")}
+    counts = {item["item"]: item["count"] for item in told.get("values") or () if item["item"] is not None}
+    # Whole numbers of more values are no codes.
+    codes = len(counts) <= MOST_VALUES or not column.type.startswith(_WHOLE)
     return ColumnProfile(
         name=column.name,
         type=column.type,
@@ -119,5 +123,5 @@ def _profile_of(column: Column, row: Row, place: int) -> ColumnProfile:
         minimum=told.get("minimum"),
         maximum=told.get("maximum"),
         quantiles=tuple(told.get("quantiles") or ()),
-        values={item["item"]: item["count"] for item in told.get("values") or () if item["item"] is not None},
+        values=dict(list(counts.items())[:MOST_VALUES]) if codes else {},
     )

@@ -42,6 +42,7 @@ PRELOADED = (
     "consumers.airflow_api",
     "spark_jobs.data_preprocessing_job",
     "spark_jobs.feature_engineering_job",
+    "spark_jobs.profile_job",
     "spark_jobs.session",
 )
 
