@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from contracts.errors import NotRunning, UsageError
 from contracts.settings import Settings
+from spark_jobs.duck import connect, literal
 
 EXTENSIONS = ("avro", "httpfs", "iceberg")
 
@@ -27,15 +26,13 @@ def run_query(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any
     import duckdb
 
     locations = _metadata_locations(settings)
-    link = duckdb.connect()
+    link = connect(settings, EXTENSIONS)
     try:
-        _load_extensions(link)
-        _sign_in(link, settings)
         for schema in ("silver", "gold"):
             link.execute(f"create schema {schema}")
         for name in _named_tables(query, locations):
             schema, table = name
-            location = _literal(locations[name])
+            location = literal(locations[name])
             link.execute(f'create view {schema}."{table}" as select * from iceberg_scan({location})')  # noqa: S608 - names and location come from the catalog
         cursor = link.execute(query)
         return [column[0] for column in cursor.description or []], cursor.fetchall()
@@ -68,39 +65,6 @@ def _metadata_locations(settings: Settings) -> dict[tuple[str, str], str]:
     except psycopg.OperationalError as error:
         raise NotRunning("The catalog in Postgres does not answer. Start the stack with: sluice up") from error
     return {(schema, table): location for schema, table, location in rows}
-
-
-def _load_extensions(link: Any) -> None:
-    # From the installed wheels by path: DuckDB shall fetch nothing by itself.
-    link.execute("set autoinstall_known_extensions = false")
-    link.execute("set autoload_known_extensions = false")
-    for name in EXTENSIONS:
-        spec = find_spec(f"duckdb_extension_{name}")
-        if spec is None or spec.origin is None:
-            raise UsageError(f"The wheel duckdb-extension-{name} is not installed; run: make setup")
-        found = sorted(Path(spec.origin).parent.glob(f"extensions/*/{name}.duckdb_extension"))
-        link.load_extension(str(found[-1]))
-
-
-def _sign_in(link: Any, settings: Settings) -> None:
-    key, secret, region, endpoint = map(
-        _literal,
-        (
-            settings.reader_access_key,
-            settings.reader_secret_key.get_secret_value(),
-            settings.s3_region,
-            settings.s3_endpoint,
-        ),
-    )
-    # Not with parameters: for the first one DuckDB imports pandas, which takes a third of a second.
-    link.execute(
-        f"create secret (type s3, provider config, key_id {key}, secret {secret}, region {region},"
-        f" endpoint {endpoint}, url_style 'path', use_ssl false)"
-    )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _named_tables(query: str, known: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:

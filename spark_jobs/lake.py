@@ -155,6 +155,10 @@ class LakeTable:
                 found[key] = SourceRows(so_far.rows + more.rows, so_far.etags | more.etags)
         return found
 
+    def paths_of(self, snapshot_id: int, keys: Collection[str]) -> list[str]:
+        """The data files, as `s3://…`, that hold a snapshot's rows of some source files, and may hold others' too."""
+        return [file.file_path for file in self._files(snapshot_id, keys)]
+
     def packs_of(self, snapshot_id: int, keys: Collection[str]) -> set[str]:
         """Ids of the packs in which a snapshot holds rows of some source files."""
         return {partition for partition, held in self._held(snapshot_id, keys) if partition.startswith(PACK) and held}

@@ -1,39 +1,41 @@
-"""Profiles of a batch's files: one look at their rows in silver, after gold was woken."""
+"""Profiles of a batch's files: one look at their rows in silver, by DuckDB.
+
+Not by Spark: that is the stages'. DuckDB reads the same data files in the task's own process, which gives way to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-
-from pyspark.sql import Column as SparkColumn
-from pyspark.sql import Row, SparkSession
-from pyspark.sql import functions as F
+from typing import Any
 
 from contracts.dataset import Column, DatasetContract
+from contracts.errors import ServiceUnavailable
 from contracts.markers import CommitMarker, SourceResult, marker_key, parse_marker
 from contracts.profile import MOST_VALUES, STEPS, ColumnProfile, Profile, profile_key
+from contracts.settings import Settings
 from ingest.store import Store
+from spark_jobs.duck import connect
 from spark_jobs.lake import SOURCE_KEY, Lake, LakeTable, source_id
-from spark_jobs.session import spark_errors
-from spark_jobs.tables import rows_of_sources
 
 SAMPLE = 200_000
 """Rows of a file, about, that tell its quantiles and values; of so many a share is a third of a percent off."""
 FILES_AT_ONCE = 200
 """A row of the answer holds what there is to say of all columns of a file."""
 MARKER_BYTES = 64 * 1024**2
-_SAMPLED = "_sampled"
+MEMORY = "1GB"
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
-_VALUES = ("string", "boolean", "tinyint", "smallint", "int", "bigint")
-_WHOLE = _VALUES[2:]
+_WHOLE = ("tinyint", "smallint", "int", "bigint")
+_VALUES = ("string", "boolean", *_WHOLE)
+_NESTED = ("array", "map", "struct", "binary")
 
 
-def run(spark: SparkSession, lake: Lake, store: Store, contract: DatasetContract, batch_id: str) -> list[Profile]:
+def run(settings: Settings, lake: Lake, store: Store, contract: DatasetContract, batch_id: str) -> list[Profile]:
     """Make and keep the profiles of the files that a batch brought into silver; none where it committed nothing.
 
     Raises:
-        JobFailed, ServiceUnavailable: try again; the same profiles are written once more.
-        ObjectGone: the batch has no commit marker (yet); try again.
+        ServiceUnavailable: try again; the same profiles are written once more.
+        ObjectGone: the batch has no commit marker (yet), or a later commit's upkeep removed a data file; try again.
     """
     table = lake.table(contract.silver.name)
     commit = table.commit_of(batch_id) if table else None
@@ -41,7 +43,7 @@ def run(spark: SparkSession, lake: Lake, store: Store, contract: DatasetContract
         return []
     key = marker_key(contract.silver.name, commit.snapshot_id, batch_id)
     marker = parse_marker(store.get_bytes("silver", key, MARKER_BYTES))
-    profiles = list(_profiles(spark, table, contract, marker, commit.snapshot_id))
+    profiles = list(_profiles(settings, table, contract, marker, commit.snapshot_id))
     for profile in profiles:
         place = profile_key(contract.dataset, source_id(profile.key), profile.etag)
         store.put_bytes("silver", place, profile.model_dump_json().encode(), "application/json")
@@ -49,12 +51,12 @@ def run(spark: SparkSession, lake: Lake, store: Store, contract: DatasetContract
 
 
 def _profiles(
-    spark: SparkSession, table: LakeTable, contract: DatasetContract, marker: CommitMarker, snapshot_id: int
+    settings: Settings, table: LakeTable, contract: DatasetContract, marker: CommitMarker, snapshot_id: int
 ) -> Iterator[Profile]:
     taken = [source for source in marker.sources if source.refused is None and not source.deleted]
     for start in range(0, len(taken), FILES_AT_ONCE):
         sources = taken[start : start + FILES_AT_ONCE]
-        found = _look(spark, table, contract, sources, snapshot_id)
+        found = _look(settings, table, contract, sources, snapshot_id)
         for source in sources:
             yield Profile(
                 bucket=source.bucket,
@@ -72,47 +74,62 @@ def _profiles(
 
 
 def _look(
-    spark: SparkSession,
+    settings: Settings,
     table: LakeTable,
     contract: DatasetContract,
     sources: Sequence[SourceResult],
     snapshot_id: int,
 ) -> dict[str, tuple[ColumnProfile, ...]]:
     """Key to what the columns of a file's rows hold, by one query; files without rows are left out."""
-    name, columns = contract.silver.name, contract.silver.columns
+    import duckdb
+
+    columns = contract.silver.columns
     keys = [source.key for source in sources if source.rows_accepted]
     if not keys:
         return {}
-    total = sum(source.rows_accepted for source in sources)
-    share = min(1.0, SAMPLE * len(keys) / total)
-    asked = [F.count("*").alias("rows")]
-    for place, column in enumerate(columns):
-        asked += [told.alias(f"{what}_{place}") for what, told in _asked_of(column).items()]
-    with spark_errors(f"profiling {len(keys)} file(s) of {name}"):
-        own = rows_of_sources(spark, name, table, keys, snapshot_id).withColumn(_SAMPLED, F.rand(seed=1) < share)
-        rows = own.groupBy(SOURCE_KEY).agg(*asked).collect()
+    share = min(1.0, SAMPLE * len(keys) / sum(source.rows_accepted for source in sources))
+    asked = [f"{told} as {what}_{place}" for place, one in enumerate(columns) for what, told in _asked_of(one).items()]
+    link = connect(settings, ["httpfs"])
+    try:
+        link.execute(f"set threads = 1; set memory_limit = '{MEMORY}'; set preserve_insertion_order = false")
+        link.read_parquet(table.paths_of(snapshot_id, keys), union_by_name=True).create_view("rows_of_files")
+        # Names of columns are the contract's; keys and values of files are in no statement.
+        cursor = link.execute(
+            f"select {SOURCE_KEY}, count(*) as rows, {', '.join(asked)} "  # noqa: S608
+            f"from (select *, random() < {share} as _sampled from rows_of_files) group by {SOURCE_KEY}"
+        )
+        names = [told[0] for told in cursor.description or ()]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    except (duckdb.HTTPException, duckdb.IOException) as error:
+        raise ServiceUnavailable(f"Data files of {contract.silver.name} could not be read: {error}.") from error
+    finally:
+        link.close()
     return {
-        row[SOURCE_KEY]: tuple(_profile_of(column, row, place) for place, column in enumerate(columns)) for row in rows
+        row[SOURCE_KEY]: tuple(_profile_of(column, row, place) for place, column in enumerate(columns))
+        for row in rows
+        if row[SOURCE_KEY] in keys
     }
 
 
-def _asked_of(column: Column) -> dict[str, SparkColumn]:
-    values = F.col(f"`{column.name}`")
-    sample = F.when(F.col(_SAMPLED), values)
-    asked = {"there": F.count(values)}
+def _asked_of(column: Column) -> dict[str, str]:
+    """What to ask of a column: a name to an aggregate in DuckDB's SQL."""
+    values = f'"{column.name}"'
+    asked = {"there": f"count({values})"}
+    if not column.type.startswith(_NESTED):
+        asked |= {"minimum": f"min({values})::varchar", "maximum": f"max({values})::varchar"}
     if column.type.startswith(_NUMBERS):
-        steps = F.array(*(F.lit(step / STEPS) for step in range(STEPS + 1)))
-        asked["quantiles"] = F.percentile_approx(sample.cast("double"), steps, F.lit(1000))
+        steps = [step / STEPS for step in range(STEPS + 1)]
+        asked["quantiles"] = f"quantile_disc({values}::double, {steps}) filter (_sampled)"
     if column.type.startswith(_VALUES):
-        asked["values"] = F.call_function("approx_top_k", sample.cast("string"), F.lit(MOST_VALUES + 1))
-    if not column.type.startswith(("array", "map", "struct", "binary")):
-        asked |= {"minimum": F.min(values).cast("string"), "maximum": F.max(values).cast("string")}
+        counts = f"map_entries(histogram({values}::varchar) filter (_sampled))"
+        ordered = f"list_sort(list_transform({counts}, lambda one: {{'n': one.value, 'v': one.key}}), 'DESC')"
+        asked["values"] = f"{ordered}[:{MOST_VALUES + 1}]"
     return asked
 
 
-def _profile_of(column: Column, row: Row, place: int) -> ColumnProfile:
-    told = {name.rpartition("_")[0]: value for name, value in row.asDict().items() if name.endswith(f"_{place}")}
-    counts = {item["item"]: item["count"] for item in told.get("values") or () if item["item"] is not None}
+def _profile_of(column: Column, row: dict[str, Any], place: int) -> ColumnProfile:
+    told = {name.rpartition("_")[0]: value for name, value in row.items() if name.endswith(f"_{place}")}
+    counts = {one["v"]: one["n"] for one in told.get("values") or ()}
     # Whole numbers of more values are no codes.
     codes = len(counts) <= MOST_VALUES or not column.type.startswith(_WHOLE)
     return ColumnProfile(

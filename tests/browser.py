@@ -37,7 +37,8 @@ def look_at(page: Path, folder: Path, *, dark: bool = False) -> tuple[str, str, 
     picture = folder / f"{page.stem}{'-dark' if dark else ''}.png"
     options = [
         browser(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}/user",
-        "--enable-logging=stderr", "--window-size=1280,2300", *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+        "--enable-logging=stderr", "--window-size=1280,2300",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
     ]  # fmt: skip
     told = subprocess.run(
         [*options, f"--screenshot={picture}", page.as_uri()], capture_output=True, text=True, timeout=120, check=True

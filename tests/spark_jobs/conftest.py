@@ -52,6 +52,7 @@ class JobStore(Store):
             region=settings.s3_region,
             secure=False,
         )
+        self.settings = settings
         self.lake = open_lake(settings, self)
         """The tables' metadata, as the jobs read them."""
 

@@ -31,7 +31,7 @@ def profiles(
 ) -> tuple[dict[str, Profile], Any]:
     batch = silver_batch(*items)
     marker = run_silver(lake, store, contract, batch)
-    made = profile_job.run(lake, store.lake, store, contract, batch.batch_id)
+    made = profile_job.run(store.settings, store.lake, store, contract, batch.batch_id)
     return {profile.key: profile for profile in made}, marker
 
 

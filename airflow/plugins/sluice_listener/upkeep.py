@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -66,22 +67,19 @@ def make_profiles(batches: Iterable[tuple[str, str | None]]) -> dict[str, int]:
         batches: dataset and batch id; None of a run that had none, which made nothing.
 
     Raises:
-        JobFailed, ServiceUnavailable, ObjectGone: the next try makes all of them again.
+        ServiceUnavailable, ObjectGone: the next try makes all of them again.
     """
     from contracts.loading import load_contracts
     from ingest.store import store_for
     from spark_jobs.lake import open_lake
     from spark_jobs.profile_job import run
-    from spark_jobs.session import connect_session
 
+    # The stages' work goes first.
+    os.nice(19)
     settings = load_settings()
     contracts, store = load_contracts(settings.contracts_dir), store_for(settings, "spark")
     lake, made = open_lake(settings, store), Counter[str]()
-    spark = connect_session(settings)
-    try:
-        for dataset, batch_id in dict.fromkeys(batches):
-            if batch_id is not None and dataset in contracts:
-                made[dataset] += len(run(spark, lake, store, contracts[dataset], batch_id))
-    finally:
-        spark.stop()
+    for dataset, batch_id in dict.fromkeys(batches):
+        if batch_id is not None and dataset in contracts:
+            made[dataset] += len(run(settings, lake, store, contracts[dataset], batch_id))
     return dict(made)
