@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from contracts.drift import Drift, drift
 from contracts.errors import ObjectGone, UsageError
 from contracts.loading import load_contracts
 from contracts.profile import Profile, key_of_the_month_before, profile_key
 from contracts.settings import Settings
+from contracts.states import FileState
 from contracts.story import FileStory
 
 MOST_BYTES = 8 * 1024**2
 """Of a profile: a thousand columns with twenty texts each stay below."""
+
+
+SECONDS = 30.0
+"""How long the profile of a file is waited for that is in gold already."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,19 @@ def profile_of(settings: Settings, uri: str) -> ProfileFound:
 
     found = story(settings, uri)
     profile = _kept(settings, found)
+    if profile is None and found.state == FileState.DONE:
+        # It is on its way, if the file is.
+        again = Retrying(
+            stop=stop_after_delay(SECONDS), wait=wait_fixed(0.5), retry=retry_if_result(lambda it: it is None)
+        )
+        with suppress(RetryError):
+            profile = again(_kept, settings, found)
     if profile is None:
-        told = f"Where it is: sluice why {uri}" if found.state != "done" else "The DAG `profiles` makes it; look there."
+        told = (
+            f"Where it is: sluice why {uri}"
+            if found.state != FileState.DONE
+            else "The DAG `profiles` makes it; look there."
+        )
         raise UsageError(f"There is no profile of {uri} (etag {found.etag}, {found.state}) yet. {told}")
     before, missing = _of_the_month_before(settings, profile)
     return ProfileFound(profile, before, missing)

@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts.errors import NotRunning, UsageError
 from contracts.settings import Settings
-from spark_jobs.duck import connect, literal
+from spark_jobs.duck import Duck, UnknownTable, literal
 
 EXTENSIONS = ("avro", "httpfs", "iceberg")
 
@@ -23,32 +23,21 @@ def run_query(settings: Settings, query: str) -> tuple[list[str], list[tuple[Any
         UsageError: DuckDB refuses the statement, or a table does not exist; names those that do.
         NotRunning: the catalog or MinIO does not answer.
     """
-    import duckdb
-
     locations = _metadata_locations(settings)
-    link = connect(settings, EXTENSIONS)
-    try:
-        for schema in ("silver", "gold"):
-            link.execute(f"create schema {schema}")
-        for name in _named_tables(query, locations):
-            schema, table = name
-            location = literal(locations[name])
-            link.execute(f'create view {schema}."{table}" as select * from iceberg_scan({location})')  # noqa: S608 - names and location come from the catalog
-        cursor = link.execute(query)
-        return [column[0] for column in cursor.description or []], cursor.fetchall()
-    except (duckdb.HTTPException, duckdb.IOException) as error:
-        raise NotRunning(f"MinIO on {settings.s3_endpoint} could not be read: {_first_line(error)}") from error
-    except duckdb.CatalogException as error:
-        known = ", ".join(sorted(f"{schema}.{table}" for schema, table in locations)) or "none yet; drop a file first"
-        raise UsageError(f"{_first_line(error)} Tables: {known}.") from error
-    except duckdb.Error as error:
-        raise UsageError(f"The statement is not valid: {error}") from error
-    finally:
-        link.close()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    with Duck(settings, EXTENSIONS) as duck:
+        try:
+            for schema in ("silver", "gold"):
+                duck.run(f"create schema {schema}")
+            for name in _named_tables(query, locations):
+                schema, table = name
+                location = literal(locations[name])
+                duck.run(f'create view {schema}."{table}" as select * from iceberg_scan({location})')  # noqa: S608 - names and location come from the catalog
+            return duck.run(query)
+        except UnknownTable as error:
+            known = (
+                ", ".join(sorted(f"{schema}.{table}" for schema, table in locations)) or "none yet; drop a file first"
+            )
+            raise UsageError(f"{error.message} Tables: {known}.") from error
 
 
 def _metadata_locations(settings: Settings) -> dict[tuple[str, str], str]:

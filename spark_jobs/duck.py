@@ -2,37 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Self
 
-from contracts.errors import UsageError
+import duckdb
+
+from contracts.errors import NotRunning, UsageError
 from contracts.settings import Settings
 
-if TYPE_CHECKING:
-    import duckdb
+
+class UnknownTable(UsageError):
+    """A statement names a table that is not there."""
 
 
-def connect(settings: Settings, extensions: Iterable[str]) -> duckdb.DuckDBPyConnection:
-    """A connection that reads `s3://` as the reader does; the caller closes it.
+class Duck:
+    """A connection that reads `s3://` as the reader does. A context manager."""
 
-    Args:
-        extensions: of DuckDB, each from its wheel.
+    def __init__(self, settings: Settings, extensions: Iterable[str]) -> None:
+        """Open it.
 
-    Raises:
-        UsageError: the wheel of an extension is not installed.
-    """
-    import duckdb
+        Args:
+            extensions: of DuckDB, each from its wheel.
 
-    link = duckdb.connect()
-    try:
-        _load(link, extensions)
-        _sign_in(link, settings)
-    except BaseException:
-        link.close()
-        raise
-    return link
+        Raises:
+            UsageError: the wheel of an extension is not installed.
+        """
+        self._place = settings.s3_endpoint
+        self._link = duckdb.connect()
+        _load(self._link, extensions)
+        _sign_in(self._link, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._link.close()
+
+    def view(self, name: str, paths: Sequence[str]) -> None:
+        """Name the rows of some parquet files, as `s3://…`, whose columns go by their names. Raises as `run`."""
+        with self._errors():
+            self._link.read_parquet(list(paths), union_by_name=True).create_view(name)
+
+    def run(self, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Run a statement.
+
+        Returns:
+            Column names, and rows in the order that the statement gives.
+
+        Raises:
+            NotRunning: the store does not answer.
+            UnknownTable, UsageError: DuckDB refuses the statement.
+        """
+        with self._errors():
+            cursor = self._link.execute(statement)
+            return [column[0] for column in cursor.description or []], cursor.fetchall()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.HTTPException, duckdb.IOException) as error:
+            raise NotRunning(f"MinIO on {self._place} could not be read: {_first_line(error)}") from error
+        except duckdb.CatalogException as error:
+            raise UnknownTable(_first_line(error)) from error
+        except duckdb.Error as error:
+            raise UsageError(f"The statement is not valid: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _load(link: Any, extensions: Iterable[str]) -> None:

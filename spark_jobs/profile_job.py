@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contracts.dataset import Column, DatasetContract
-from contracts.errors import ServiceUnavailable
+from contracts.errors import NotRunning, ServiceUnavailable
 from contracts.markers import CommitMarker, SourceResult, marker_key, parse_marker
 from contracts.profile import MOST_VALUES, STEPS, ColumnProfile, Profile, profile_key
 from contracts.settings import Settings
 from ingest.store import Store
-from spark_jobs.duck import connect
+from spark_jobs.duck import Duck
 from spark_jobs.lake import SOURCE_KEY, Lake, LakeTable, source_id
 
 SAMPLE = 200_000
@@ -81,29 +81,24 @@ def _look(
     snapshot_id: int,
 ) -> dict[str, tuple[ColumnProfile, ...]]:
     """Key to what the columns of a file's rows hold, by one query; files without rows are left out."""
-    import duckdb
-
     columns = contract.silver.columns
     keys = [source.key for source in sources if source.rows_accepted]
     if not keys:
         return {}
     share = min(1.0, SAMPLE * len(keys) / sum(source.rows_accepted for source in sources))
     asked = [f"{told} as {what}_{place}" for place, one in enumerate(columns) for what, told in _asked_of(one).items()]
-    link = connect(settings, ["httpfs"])
     try:
-        link.execute(f"set threads = 1; set memory_limit = '{MEMORY}'; set preserve_insertion_order = false")
-        link.read_parquet(table.paths_of(snapshot_id, keys), union_by_name=True).create_view("rows_of_files")
-        # Names of columns are the contract's; keys and values of files are in no statement.
-        cursor = link.execute(
-            f"select {SOURCE_KEY}, count(*) as rows, {', '.join(asked)} "  # noqa: S608
-            f"from (select *, random() < {share} as _sampled from rows_of_files) group by {SOURCE_KEY}"
-        )
-        names = [told[0] for told in cursor.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    except (duckdb.HTTPException, duckdb.IOException) as error:
-        raise ServiceUnavailable(f"Data files of {contract.silver.name} could not be read: {error}.") from error
-    finally:
-        link.close()
+        with Duck(settings, ["httpfs"]) as duck:
+            duck.run(f"set threads = 1; set memory_limit = '{MEMORY}'; set preserve_insertion_order = false")
+            duck.view("rows_of_files", table.paths_of(snapshot_id, keys))
+            # Names of columns are the contract's; keys and values of files are in no statement.
+            names, found = duck.run(
+                f"select {SOURCE_KEY}, count(*) as rows, {', '.join(asked)} "  # noqa: S608
+                f"from (select *, random() < {share} as _sampled from rows_of_files) group by {SOURCE_KEY}"
+            )
+    except NotRunning as error:
+        raise ServiceUnavailable(f"Data files of {contract.silver.name} could not be read. {error.message}") from error
+    rows = [dict(zip(names, row, strict=True)) for row in found]
     return {
         row[SOURCE_KEY]: tuple(_profile_of(column, row, place) for place, column in enumerate(columns))
         for row in rows

@@ -35,6 +35,7 @@ MADE_UP = {
     "2023-01..2024-12": "published",
     "2014-01..2024-12": "months",
     "/data/green": "folder",
+    "profile.html": "page",
 }
 """A word of the page -> what stands for it among the things that the test made."""
 AS_IT_STANDS = {
@@ -72,6 +73,7 @@ def made(stack: Stack, put: Drop, month: MakeMonth, tmp_path_factory: pytest.Tem
         "published": "2043-01",
         "months": "2043-03",
         "folder": str(folder),
+        "page": str(folder / "profile.html"),
     }
 
 

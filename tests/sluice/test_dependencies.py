@@ -19,7 +19,7 @@ ALLOWED = {
 }
 ONLY_IN = {
     "kafka": "consumers/broker.py",
-    "duckdb": "sluice/query.py",
+    "duckdb": "spark_jobs/duck.py",
     "supervisor": "sluice/supervisor.py",
 }
 
