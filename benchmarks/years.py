@@ -50,7 +50,11 @@ def make(folder: Path, dataset: str, rows: int, until: tuple[int, int]) -> str:
 def start(dataset: str, span: str, folder: Path) -> subprocess.Popen[str]:
     """Begin, or go on with, a backfill."""
     command = [str(SLUICE), "backfill", dataset, span, "--source", str(folder), "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A benchmark that runs in the background ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def ended(backfill: subprocess.Popen[str]) -> dict[str, Any]:
@@ -121,7 +125,8 @@ def load(spans: dict[str, str], folders: dict[str, Path]) -> dict[str, dict[str,
         time.sleep(STOP_AFTER)
         yellow.send_signal(stop)
         yellow.communicate()
-        print(f"stopped by {stop.name}, exit code {yellow.returncode}", file=sys.stderr)
+        if yellow.returncode == 0:
+            raise SystemExit(f"{stop.name} came too late: the backfill had ended. Make more rows.")
     yellow = start("nyc_yellow", spans["nyc_yellow"], folders["nyc_yellow"])
     return {"nyc_yellow": ended(yellow), "nyc_green": ended(green)}
 
