@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,6 +48,13 @@ class Duck:
         """Name the rows of some parquet files, as `s3://…`, whose columns go by their names. Raises as `run`."""
         with self._errors():
             self._link.read_parquet(list(paths), union_by_name=True).create_view(name)
+
+    def table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Name rows of one's own, column by column: values of others are in no statement. Raises as `run`."""
+        import pyarrow as pa
+
+        with self._errors():
+            self._link.register(name, pa.table(dict(columns)))
 
     def run(self, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Run a statement.

@@ -82,27 +82,28 @@ def _look(
 ) -> dict[str, tuple[ColumnProfile, ...]]:
     """Key to what the columns of a file's rows hold, by one query; files without rows are left out."""
     columns = contract.silver.columns
-    keys = [source.key for source in sources if source.rows_accepted]
-    if not keys:
+    # A share of each file's own: by one for all, a small file beside a large one would be told of by a row or none.
+    shares = {source.key: min(1.0, SAMPLE / source.rows_accepted) for source in sources if source.rows_accepted}
+    if not shares:
         return {}
-    share = min(1.0, SAMPLE * len(keys) / sum(source.rows_accepted for source in sources))
     asked = [f"{told} as {what}_{place}" for place, one in enumerate(columns) for what, told in _asked_of(one).items()]
     try:
         with Duck(settings, ["httpfs"]) as duck:
             duck.run(f"set threads = 1; set memory_limit = '{MEMORY}'; set preserve_insertion_order = false")
-            duck.view("rows_of_files", table.paths_of(snapshot_id, keys))
+            duck.run("select setseed(0)")  # a task that is tried again takes the same rows
+            duck.table("wanted", {"key": list(shares), "share": list(shares.values())})
+            duck.view("rows_of_files", table.paths_of(snapshot_id, list(shares)))
             # Names of columns are the contract's; keys and values of files are in no statement.
             names, found = duck.run(
                 f"select {SOURCE_KEY}, count(*) as rows, {', '.join(asked)} "  # noqa: S608
-                f"from (select *, random() < {share} as _sampled from rows_of_files) group by {SOURCE_KEY}"
+                f"from (select rows_of_files.*, random() < wanted.share as _sampled from rows_of_files "
+                f"join wanted on {SOURCE_KEY} = wanted.key) group by {SOURCE_KEY}"
             )
     except NotRunning as error:
         raise ServiceUnavailable(f"Data files of {contract.silver.name} could not be read. {error.message}") from error
     rows = [dict(zip(names, row, strict=True)) for row in found]
     return {
-        row[SOURCE_KEY]: tuple(_profile_of(column, row, place) for place, column in enumerate(columns))
-        for row in rows
-        if row[SOURCE_KEY] in keys
+        row[SOURCE_KEY]: tuple(_profile_of(column, row, place) for place, column in enumerate(columns)) for row in rows
     }
 
 
@@ -114,7 +115,10 @@ def _asked_of(column: Column) -> dict[str, str]:
         asked |= {"minimum": f"min({values})::varchar", "maximum": f"max({values})::varchar"}
     if column.type.startswith(_NUMBERS):
         steps = [step / STEPS for step in range(STEPS + 1)]
-        asked["quantiles"] = f"quantile_disc({values}::double, {steps}) filter (_sampled)"
+        # NaN and infinities have no place on an axis, and JSON has no number for them.
+        asked["quantiles"] = (
+            f"quantile_disc({values}::double, {steps}) filter (_sampled and isfinite({values}::double))"
+        )
     if column.type.startswith(_VALUES):
         counts = f"map_entries(histogram({values}::varchar) filter (_sampled))"
         ordered = f"list_sort(list_transform({counts}, lambda one: {{'n': one.value, 'v': one.key}}), 'DESC')"
