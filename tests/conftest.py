@@ -39,8 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         names = getattr(item, "fixturenames", ())
         if item.get_closest_marker("stack") is not None:
-            # Faults are done to a stack of their own, which no other test waits for.
-            item.add_marker(pytest.mark.xdist_group("chaos" if "chaos" in item.path.parts else "stack"))
+            item.add_marker(pytest.mark.xdist_group("stack"))
         elif "servers" in names:
             item.add_marker(pytest.mark.xdist_group("spark"))
     # Without workers, idle servers take time from whatever runs beside them.
