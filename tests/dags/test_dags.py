@@ -94,3 +94,18 @@ def test_reconcile_runs_by_itself_one_pass_at_a_time(bag: Any) -> None:
     dag = bag.dags["reconcile"]
     assert dag.schedule == timedelta(minutes=5)
     assert (dag.max_active_runs, dag.catchup) == (1, False)
+
+
+def test_upkeep_looks_after_each_dataset_one_after_the_other_at_night(bag: Any) -> None:
+    dag = bag.dags["upkeep"]
+    assert (dag.max_active_runs, dag.catchup) == (1, False)
+    (look_after,) = dag.tasks
+    assert look_after.max_active_tis_per_dag == 1
+    assert look_after.op_kwargs_expand_input.value == {"dataset": sorted(CONTRACTS)}
+
+
+def test_profiles_are_woken_by_silver_of_any_dataset_and_silver_alone_wakes_them(bag: Any) -> None:
+    watched = {asset.name for asset in bag.dags["profiles"].timetable.asset_condition.objects}
+    assert watched == {f"silver.{dataset}" for dataset in CONTRACTS}
+    told = {(dag_id, outlet.name) for dag_id, dag in bag.dags.items() for task in dag.tasks for outlet in task.outlets}
+    assert told == {(f"{dataset}_to_silver", f"silver.{dataset}") for dataset in CONTRACTS}
