@@ -52,6 +52,8 @@ FLUSH_SECONDS = 30.0
 STALL_SECONDS = 30.0
 """Without any message of a range that Kafka says to hold."""
 CLOSE_MS = 3_000
+GRANTS_KNOWN = 20.0
+"""Seconds that the broker has to learn of a change of who may do what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,16 +281,33 @@ def ensure_topics(login: KafkaLogin, partitions: Mapping[str, int] = PARTITIONS)
 
 
 def ensure_grants(login: KafkaLogin, grants: Collection[Grant] = GRANTS) -> None:
-    """Allow the users of `grants` just that; what else they were allowed before is taken back."""
+    """Allow the users of `grants` just that; what else they were allowed before is taken back.
+
+    Raises:
+        ServiceUnavailable: the broker does not know of it after `GRANTS_KNOWN`.
+    """
     wanted = {_acl(grant) for grant in grants}
     users = {f"User:{grant.user}" for grant in grants}
     with _admin(login) as admin:
-        found = {acl for acl in admin.describe_acls(_ANY_ACL)[0] if acl.principal in users}
+
+        def granted() -> set[ACL]:
+            return {acl for acl in admin.describe_acls(_ANY_ACL)[0] if acl.principal in users}
+
+        found = granted()
         failed = admin.create_acls(list(wanted - found))["failed"] if wanted - found else []
         taken_back = admin.delete_acls([_filter(acl) for acl in found - wanted]) if found - wanted else []
         failed += [error for _, _, error in taken_back if error is not NoError]
         for error in failed:
             raise error(f"while setting who may do what in Kafka at {login.bootstrap}")
+        # The controller has it by now, and tells the broker a moment later.
+        limit = time.monotonic() + GRANTS_KNOWN
+        while granted() != wanted:
+            if time.monotonic() > limit:
+                raise ServiceUnavailable(
+                    f"Kafka at {login.bootstrap} does not know who may do what after {GRANTS_KNOWN:.0f} s. "
+                    "Run the bootstrap again."
+                )
+            time.sleep(0.05)
 
 
 def topics_overview(login: KafkaLogin) -> list[TopicOverview]:
