@@ -76,11 +76,13 @@ def drift(now: Profile, before: Profile) -> Drift:
 def distance(one: ColumnProfile, other: ColumnProfile) -> float | None:
     """The largest gap between the distributions of two columns' values that are not null, 0 to 1.
 
-    Of texts and codes half the sum of the differences of the values' shares; of other numbers that of Kolmogorov and
-    Smirnov, by the quantiles, so up to a twentieth off. None where either has neither, as times have not.
+    Of texts and codes half the sum of the differences of the values' shares, and where a profile does not tell all
+    values, what it is at the least; of other numbers that of Kolmogorov and Smirnov, by the quantiles, so up to a
+    twentieth off. None where either has neither, as times have not.
     """
     if one.values and other.values:
-        return _difference(one.values, other.values)
+        # Without the values that are not told either may come out lower, so the larger is nearer.
+        return max(_surplus(one, other), _surplus(other, one))
     if one.quantiles and other.quantiles:
         return _gap(one.quantiles, other.quantiles)
     return None
@@ -109,10 +111,23 @@ def share_below(quantiles: Sequence[float], at: float, strictly: bool = False) -
     return (place - 1 + ((at - low) / (high - low) if high > low else 0.0)) / last
 
 
-def _difference(one: Mapping[str, int], other: Mapping[str, int]) -> float:
-    totals = sum(one.values()), sum(other.values())
-    names = {*one, *other}
-    return sum(abs(_share(one.get(n, 0), totals[0]) - _share(other.get(n, 0), totals[1])) for n in names) / 2
+def _surplus(one: ColumnProfile, other: ColumnProfile) -> float:
+    """By how much at the least the values of `one` have larger shares there than in `other`, all in all.
+
+    With all values told it is half the sum of the differences, and the same both ways. A value that `other` does not
+    tell has at most the share of the rarest that it does, and all such together what it does not tell.
+    """
+    shares, others = _shares(one.values, one.untold), _shares(other.values, other.untold)
+    missing = [share for name, share in shares.items() if name not in others]
+    told = sum(max(0.0, share - others[name]) for name, share in shares.items() if name in others)
+    untold = _share(other.untold, sum(other.values.values()) + other.untold)
+    rarest = min(others.values())
+    return told + max(sum(max(0.0, share - rarest) for share in missing), sum(missing) - untold)
+
+
+def _shares(values: Mapping[str, int], untold: int) -> dict[str, float]:
+    whole = sum(values.values()) + untold
+    return {name: _share(rows, whole) for name, rows in values.items()}
 
 
 def _share(part: int, whole: int) -> float:

@@ -32,6 +32,13 @@ class ColumnProfile(BaseModel):
     """Of a number: at 0, 1/20, … and 20/20, by a sample of the values that are not null. Of anything else none."""
     values: dict[str, NonNegativeInt] = {}
     """Of a text, a boolean, or whole numbers of few values: values to about as many rows, those of most rows first."""
+    counted: NonNegativeInt = 0
+    """Rows that `values` were counted of; more than their sum where there are other values that are not told."""
+
+    @property
+    def untold(self) -> int:
+        """Rows with values beyond those in `values`; none in a profile that does not tell `counted`."""
+        return max(0, self.counted - sum(self.values.values()))
 
 
 class Profile(BaseModel):

@@ -50,6 +50,6 @@ def sketch(column: ColumnProfile) -> str:
 
 
 def commonest(column: ColumnProfile, most: int) -> list[tuple[str, float]]:
-    """The values of most rows, and the share of each among those that are told, 0 to 1."""
-    told = sum(column.values.values())
-    return [(name, count / told) for name, count in list(column.values.items())[:most]]
+    """The values of most rows, and the share of each among the rows that were counted, 0 to 1."""
+    counted = sum(column.values.values()) + column.untold
+    return [(name, count / counted) for name, count in list(column.values.items())[:most]]

@@ -123,6 +123,7 @@ def _asked_of(column: Column) -> dict[str, str]:
         counts = f"map_entries(histogram({values}::varchar) filter (_sampled))"
         ordered = f"list_sort(list_transform({counts}, lambda one: {{'n': one.value, 'v': one.key}}), 'DESC')"
         asked["values"] = f"{ordered}[:{MOST_VALUES + 1}]"
+        asked["counted"] = f"count({values}) filter (_sampled)"
     return asked
 
 
@@ -140,4 +141,5 @@ def _profile_of(column: Column, row: dict[str, Any], place: int) -> ColumnProfil
         maximum=told.get("maximum"),
         quantiles=tuple(told.get("quantiles") or ()),
         values=dict(list(counts.items())[:MOST_VALUES]) if codes else {},
+        counted=told.get("counted", 0) if codes else 0,
     )

@@ -23,8 +23,10 @@ def number(*quantiles: float, nulls: int = 0) -> ColumnProfile:
     return ColumnProfile(name="n", type="int", nulls=nulls, quantiles=quantiles)
 
 
-def text(values: dict[str, int]) -> ColumnProfile:
-    return ColumnProfile(name="t", type="string", nulls=0, values=values)
+def text(values: dict[str, int], most: int = 20) -> ColumnProfile:
+    """A column of some values, of which a profile tells so many."""
+    told = dict(sorted(values.items(), key=lambda item: -item[1])[:most])
+    return ColumnProfile(name="t", type="string", nulls=0, values=told, counted=sum(values.values()))
 
 
 COLUMNS = st.one_of(NUMBERS.map(lambda found: number(*found)), VALUES.map(text))
@@ -81,6 +83,39 @@ def test_distance_of_numbers_is_the_largest_gap_between_the_shares_below_a_value
 
 def test_distance_of_texts_is_the_share_of_rows_with_other_values() -> None:
     assert distance(text({"a": 50, "b": 50}), text({"a": 3, "b": 1})) == pytest.approx(0.25)
+
+
+@given(VALUES, VALUES, st.integers(1, 20))
+def test_texts_of_which_not_all_are_told_are_no_further_apart_than_they_are(
+    one: dict[str, int], other: dict[str, int], most: int
+) -> None:
+    there, back = distance(text(one, most), text(other, most)), distance(text(other, most), text(one, most))
+    all_told = distance(text(one), text(other))
+    assert there is not None
+    assert all_told is not None
+    assert there == pytest.approx(back, abs=1e-9)
+    assert -1e-9 <= there <= all_told + 1e-9
+
+
+def test_texts_that_are_all_alike_rare_did_not_drift_when_others_are_the_commonest() -> None:
+    bases = {f"B{number:05}": 1000 for number in range(100)}
+    # By chance other twenty are the commonest.
+    now, before = ({name: rows + (place in lucky) for place, (name, rows) in enumerate(bases.items())}
+                   for lucky in (range(20), range(50, 70)))  # fmt: skip
+    assert distance(text(now), text(before)) == pytest.approx(0, abs=0.001)
+
+
+def test_texts_whose_rows_went_to_many_new_values_drifted() -> None:
+    before = {f"B{number}": 500 for number in range(20)}
+    now = {name: 250 for name in before} | {f"new{number}": 1 for number in range(5000)}
+    assert distance(text(now), text(before)) == pytest.approx(0.5)
+    assert distance(text({"a": 80} | {f"x{n}": 1 for n in range(20)}, 1), text({"b": 1})) == pytest.approx(0.8)
+
+
+def test_profile_from_before_values_were_counted_is_read_as_telling_all() -> None:
+    old = ColumnProfile.model_validate_json('{"name": "t", "type": "string", "nulls": 0, "values": {"a": 3, "b": 1}}')
+    assert old.untold == 0
+    assert distance(old, text({"a": 50, "b": 50})) == pytest.approx(0.25)
 
 
 def test_column_of_another_kind_is_at_no_known_distance() -> None:

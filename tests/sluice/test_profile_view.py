@@ -74,6 +74,8 @@ def test_highest_bar_is_a_full_block_and_a_few_values_show() -> None:
 
 def test_sketch_of_texts_names_the_commonest_values() -> None:
     assert sketch(text("flag", {"N": 99, "Y": 1})) == "N 99%, Y 1%"
+    some = ColumnProfile(name="base", type="string", nulls=0, values={"A": 10, "B": 5}, counted=1000)
+    assert sketch(some) == "A 1%, B 0%"
     assert sketch(ColumnProfile(name="at", type="timestamp_ntz", nulls=0)) == ""
 
 

@@ -92,3 +92,4 @@ def test_codes_and_texts_beyond_the_most_values(look: Any) -> None:
     assert found["code"].values == {}
     assert len(found["code"].quantiles) == 21
     assert len(found["flag"].values) == 20
+    assert (found["code"].counted, found["flag"].counted, found["flag"].untold) == (0, 100, 20)
