@@ -22,6 +22,8 @@ SAMPLE = 200_000
 """Rows of a file, about, that tell its quantiles and values; of so many a share is a third of a percent off."""
 FILES_AT_ONCE = 200
 """A row of the answer holds what there is to say of all columns of a file."""
+SAMPLED_AT_ONCE = 1_000_000
+"""Sampled rows of a query: DuckDB holds each of their numbers, 8 bytes, until it has the quantiles."""
 MARKER_BYTES = 64 * 1024**2
 MEMORY = "1GB"
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double", "decimal")
@@ -54,8 +56,7 @@ def _profiles(
     settings: Settings, table: LakeTable, contract: DatasetContract, marker: CommitMarker, snapshot_id: int
 ) -> Iterator[Profile]:
     taken = [source for source in marker.sources if source.refused is None and not source.deleted]
-    for start in range(0, len(taken), FILES_AT_ONCE):
-        sources = taken[start : start + FILES_AT_ONCE]
+    for sources in portions(taken):
         found = _look(settings, table, contract, sources, snapshot_id)
         for source in sources:
             yield Profile(
@@ -71,6 +72,21 @@ def _profiles(
                 reasons=source.reasons,
                 columns=found.get(source.key, ()),
             )
+
+
+def portions(sources: Sequence[SourceResult]) -> Iterator[list[SourceResult]]:
+    """The files in their order, as many at once as one query has the memory for, but one at least."""
+    portion: list[SourceResult] = []
+    sampled = 0
+    for source in sources:
+        rows = min(source.rows_accepted, SAMPLE)
+        if portion and (len(portion) == FILES_AT_ONCE or sampled + rows > SAMPLED_AT_ONCE):
+            yield portion
+            portion, sampled = [], 0
+        portion.append(source)
+        sampled += rows
+    if portion:
+        yield portion
 
 
 def _look(

@@ -93,3 +93,17 @@ def test_codes_and_texts_beyond_the_most_values(look: Any) -> None:
     assert len(found["code"].quantiles) == 21
     assert len(found["flag"].values) == 20
     assert (found["code"].counted, found["flag"].counted, found["flag"].untold) == (0, 100, 20)
+
+
+def test_query_takes_as_many_files_as_it_has_memory_for_and_no_file_is_left_out() -> None:
+    rows = [10_000_000, 0, *[200_000] * 12, *[1] * 450]
+    sources = [
+        SourceResult(bucket="bronze", key=str(place), etag="e", rows_in=count, rows_accepted=count)
+        for place, count in enumerate(rows)
+    ]
+    portions = list(profile_job.portions(sources))
+    assert [source for portion in portions for source in portion] == sources
+    assert max(map(len, portions)) == profile_job.FILES_AT_ONCE
+    for portion in portions:
+        assert sum(min(source.rows_accepted, profile_job.SAMPLE) for source in portion) <= profile_job.SAMPLED_AT_ONCE
+    assert list(profile_job.portions([])) == []
