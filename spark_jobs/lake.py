@@ -230,16 +230,18 @@ class LakeTable:
 
     def _held(self, snapshot_id: int, keys: Collection[str]) -> Iterator[tuple[str, dict[str, SourceRows]]]:
         """Partition, and what a data file of it holds of some source files."""
+        key_of = {source_id(key): key for key in keys}
         wanted = set(keys)
         for file in self._files(snapshot_id, wanted):
-            held = self._contents(file).items()
-            yield _partition_of(file), {key: rows for key, rows in held if key in wanted}
+            partition = _partition_of(file)
+            if _is_pack(file):
+                yield partition, {key: rows for key, rows in self._contents(file).items() if key in wanted}
+            else:
+                etags = frozenset(str(etag) for etag in self._bounds(file, SOURCE_ETAG) or ())
+                yield partition, {key_of[partition]: SourceRows(file.record_count, etags)}
 
     def _contents(self, file: DataFile) -> dict[str, SourceRows]:
-        """What a data file holds of each source file, by key. Of a pack its rows tell, else its metadata."""
-        if not _is_pack(file):
-            (key, _), versions = (self._bounds(file, name) or ("", "") for name in (SOURCE_KEY, SOURCE_ETAG))
-            return {str(key): SourceRows(file.record_count, frozenset(map(str, versions)))}
+        """What a pack's data file holds of each source file, by key; its rows tell."""
         from pyarrow.parquet import ParquetFile
 
         source = _StoreFile(file.file_path, self._io.store).ranges(file.file_size_in_bytes)

@@ -99,6 +99,20 @@ def test_metadata_tell_the_rows_and_versions_of_files_in_packs(
     assert found.packs_of(found.current_id or 0, ["nyc_yellow/b.parquet"]) == set()
 
 
+def test_files_of_long_keys_that_differ_at_their_ends_are_told_from_each_other_before_and_after(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    keys = {key_of(f"{'long/' * 60}{number}"): number + 1 for number in range(LEAST)}
+    to_both(lake, store, contract, *(drop(key, table(*[trip()] * rows)) for key, rows in keys.items()))
+    assert count_by_key(lake, FEATURES) == keys
+    look_after(lake, store, contract)
+    found = current(store, SILVER)
+    assert {key: of.rows for key, of in found.source_rows(found.current_id or 0, [*keys]).items()} == keys
+    (key, *_) = keys
+    to_both(lake, store, contract, drop(key, table(*[trip()] * 20), "2"))
+    assert count_by_key(lake, SILVER) == count_by_key(lake, FEATURES) == keys | {key: 20}
+
+
 def test_corrected_file_replaces_its_own_rows_of_a_pack_all_the_way_to_gold(
     lake: SparkSession, store: JobStore, contract: DatasetContract, items: list[WorkItem], drop: Drop
 ) -> None:
