@@ -1,10 +1,11 @@
 """Seventeen years of two datasets by `sluice backfill`, stopped twice, while live files arrive, on the running stack.
 
-`python benchmarks/years.py [--rows 200000] [--green-rows 20000] [--every 20] [--until 2025-12]` makes a month for every
-one that the TLC published, loads both datasets at once from folders, sends the backfill of `nyc_yellow` a Ctrl-C and
-then a SIGKILL, and goes on with it. Meanwhile a file of 3,000 rows of `nyc_yellow` is dropped every so many seconds. It
-prints one line of JSON: seconds, files, rows, rejected rows by reason, and the live files' seconds to gold. Start the
-stack first: `sluice up`.
+`python benchmarks/years.py [--rows 200000] [--second nyc_green] [--second-rows 20000] [--every 20] [--until 2025-12]`
+makes a month for every one that the TLC published, loads both datasets at once from folders, sends the backfill of
+`nyc_yellow` a Ctrl-C and then a SIGKILL, and goes on with it. Meanwhile a file of 3,000 rows of `nyc_yellow` is dropped
+every so many seconds. It prints one line of JSON: seconds, files, rows, rejected rows by reason, and the live files'
+seconds to gold. Start the stack first: `sluice up`. The TLC has green trips since 2013-08 alone; a second dataset of
+your own, whose contract is like that of `nyc_yellow`, gets the months of `nyc_yellow`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from put_to_gold import DATASET, SMALL_ROWS, measure
 
 from consumers.ledger import open_ledger
 from contracts.settings import Settings, load_settings
+from ingest.eras import FIRST_MONTHS
 from ingest.generator import generate_month
 from ingest.store import store_for
 from sluice.supervisor import require_running
@@ -39,11 +41,12 @@ STOP_AFTER = 90.0
 def make(folder: Path, dataset: str, rows: int, until: tuple[int, int]) -> str:
     """Make a folder of months; the months as `sluice backfill` names them."""
     folder.mkdir()
+    published = dataset if dataset in FIRST_MONTHS else DATASET
     mark = uuid.uuid4().hex[:6]
-    made = list(months(dataset, until))
+    made = list(months(published, until))
     for year, month in made:
         path = folder / f"{mark}_tripdata_{year}-{month:02d}.parquet"
-        generate_month(path, year, month, rows, year * 12 + month, dataset)
+        generate_month(path, year, month, rows, year * 12 + month, published)
     return f"{made[0][0]}-{made[0][1]:02d}..{made[-1][0]}-{made[-1][1]:02d}"
 
 
@@ -80,7 +83,8 @@ def main() -> None:
     """Make, load with two interruptions, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000, help="rows of each month of nyc_yellow")
-    parser.add_argument("--green-rows", type=int, default=20_000, help="rows of each month of nyc_green")
+    parser.add_argument("--second", default="nyc_green", help="the second dataset")
+    parser.add_argument("--second-rows", type=int, default=20_000, help="rows of each of its months")
     parser.add_argument("--every", type=float, default=20.0, help="seconds between two live files")
     parser.add_argument("--until", default="2025-12")
     asked = parser.parse_args()
@@ -88,15 +92,15 @@ def main() -> None:
     require_running(settings)
     until = (int(asked.until[:4]), int(asked.until[5:]))
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {name: Path(scratch) / name for name in ("nyc_yellow", "nyc_green")}
-        rows = {"nyc_yellow": asked.rows, "nyc_green": asked.green_rows}
+        rows = {DATASET: asked.rows, asked.second: asked.second_rows}
+        folders = {name: Path(scratch) / name for name in rows}
         spans = {name: make(folder, name, rows[name], until) for name, folder in folders.items()}
         enough, seconds = threading.Event(), list[float]()
         dropping = threading.Thread(target=live, args=(settings, asked.every, enough, seconds))
         dropping.start()
         began = time.monotonic()
         try:
-            found = load(spans, folders)
+            found = load(spans, folders, asked.second)
         finally:
             enough.set()
             dropping.join()
@@ -117,18 +121,18 @@ def main() -> None:
     )
 
 
-def load(spans: dict[str, str], folders: dict[str, Path]) -> dict[str, dict[str, Any]]:
+def load(spans: dict[str, str], folders: dict[str, Path], second: str) -> dict[str, dict[str, Any]]:
     """Both datasets at once; that of nyc_yellow is stopped twice."""
-    green = start("nyc_green", spans["nyc_green"], folders["nyc_green"])
+    other = start(second, spans[second], folders[second])
     for stop in (signal.SIGINT, signal.SIGKILL):
-        yellow = start("nyc_yellow", spans["nyc_yellow"], folders["nyc_yellow"])
+        yellow = start(DATASET, spans[DATASET], folders[DATASET])
         time.sleep(STOP_AFTER)
         yellow.send_signal(stop)
         yellow.communicate()
         if yellow.returncode == 0:
             raise SystemExit(f"{stop.name} came too late: the backfill had ended. Make more rows.")
-    yellow = start("nyc_yellow", spans["nyc_yellow"], folders["nyc_yellow"])
-    return {"nyc_yellow": ended(yellow), "nyc_green": ended(green)}
+    yellow = start(DATASET, spans[DATASET], folders[DATASET])
+    return {DATASET: ended(yellow), second: ended(other)}
 
 
 if __name__ == "__main__":

@@ -80,6 +80,42 @@ class AirflowApi:
         runs = answer.json().get("dag_runs") or []
         return [(str(run["dag_run_id"]), run["conf"] or {}, run["note"] or "") for run in runs]
 
+    async def woken_by(self, dag_id: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """The events of assets that a run was made for: each one's asset and what it carries.
+
+        Raises:
+            ServiceUnavailable: no answer, or the run is not there.
+        """
+        events = (await self._call("GET", f"{_run(dag_id, run_id)}/upstreamAssetEvents")).json()["asset_events"]
+        return [(str(event["name"]), event["extra"] or {}) for event in events]
+
+    async def postponed_tasks(self, dag_id: str) -> list[tuple[str, str, int]]:
+        """Run, task and index of each task whose next try waits: it failed while the clock was ahead.
+
+        Raises:
+            ServiceUnavailable: no answer.
+        """
+        later = datetime.now(UTC) + CLOCKS_DIFFER
+        params = {"state": "up_for_retry", "end_date_gte": later.isoformat(), "order_by": "id"}
+        answer = await self._call("GET", f"{_run(dag_id, '~')}/taskInstances", params=params, accepted=(200, 404))
+        tasks = answer.json().get("task_instances") or []
+        return [(str(task["dag_run_id"]), str(task["task_id"]), int(task["map_index"])) for task in tasks]
+
+    async def try_now(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> None:
+        """Have a task that waits for its next try tried at once; one that runs meanwhile is left alone.
+
+        Raises:
+            ServiceUnavailable: no answer, or the task is not there.
+        """
+        body = {
+            "dag_run_id": run_id,
+            "task_ids": [task_id if map_index < 0 else [task_id, map_index]],
+            "dry_run": False,
+            "only_failed": False,
+            "prevent_running_task": True,
+        }
+        await self._call("POST", f"{_dag(dag_id)}/clearTaskInstances", json=body, accepted=(200, 409))
+
     async def end_run(self, dag_id: str, run_id: str, note: str) -> None:
         """Mark a run as failed, and note why.
 

@@ -38,6 +38,8 @@ class World:
     is_paused: bool = False
     postponed: dict[str, str] = field(default_factory=dict)
     """DAG -> the run of it that waits for a time to come."""
+    tasks: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    """DAG -> the task of it that waits for a time to come."""
     held: bool = False
     read_at_most: int = 1_000
     failures: dict[str, int] = field(default_factory=dict)
@@ -86,7 +88,7 @@ class World:
         self._fail("create_run")
         new = run_id not in self.runs
         self.runs.add(run_id)
-        self.events.append(("run", conf["batch_id"]))
+        self.events.append(("run", conf.get("batch_id", conf)))
         return new
 
     async def active_run(self, dag_id: str) -> str | None:
@@ -98,7 +100,19 @@ class World:
         return self.is_paused
 
     async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]:
-        return [(self.postponed[dag_id], {"batch_id": "b1"}, "a file")] if dag_id in self.postponed else []
+        conf = {} if dag_id == "profiles" else {"batch_id": "b1"}
+        return [(self.postponed[dag_id], conf, "a file")] if dag_id in self.postponed else []
+
+    async def woken_by(self, dag_id: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
+        return [("silver.trips", {"batch_id": "b2"})] if dag_id == "profiles" else []
+
+    async def postponed_tasks(self, dag_id: str) -> list[tuple[str, str, int]]:
+        return [self.tasks[dag_id]] if dag_id in self.tasks else []
+
+    async def try_now(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> None:
+        self._fail("try_now")
+        assert self.tasks.pop(dag_id) == (run_id, task_id, map_index)
+        self.events.append(("try", run_id))
 
     async def end_run(self, dag_id: str, run_id: str, note: str) -> None:
         self._fail("end_run")
@@ -286,6 +300,25 @@ def test_run_made_while_the_clock_was_ahead_is_replaced_by_one_that_starts_now()
     asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
     assert set(world.runs) == {"a.parquet__b1__again"}
     assert world.names() == ["run", "run", "end"]
+
+
+def test_run_for_profiles_made_while_the_clock_was_ahead_passes_on_what_had_woken_it() -> None:
+    world = World(postponed={"profiles": "asset_triggered__1"})
+    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    assert world.events == [("run", {"events": [["silver.trips", {"batch_id": "b2"}]]}), ("end", "asset_triggered__1")]
+
+
+@pytest.mark.parametrize("dag_id", [f"{DATASET}_to_silver", "profiles", "reconcile", "upkeep"])
+def test_task_that_failed_while_the_clock_was_ahead_is_tried_at_once(dag_id: str) -> None:
+    world = World(tasks={dag_id: ("r1", "a_task", 2)}, failures={"try_now": 1})
+    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    assert world.events == [("try", "r1")]
+
+
+def test_listener_of_gold_leaves_what_is_no_stage_to_that_of_silver() -> None:
+    world = World(tasks={"profiles": ("r1", "a_task", -1)})
+    asyncio.run(hand_over(world, layer=Layer.GOLD).run(time.monotonic() + 0.1))
+    assert world.events == []
 
 
 def test_listener_looks_for_postponed_runs_whenever_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:

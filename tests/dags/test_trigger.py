@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -205,6 +206,43 @@ def test_postponed_runs_are_those_queued_for_a_time_to_come() -> None:
     assert call(answer, "postponed_runs", "dag") == [("r", {"batch_id": "b"}, "")]
     assert asked[0]["state"] == "queued"
     assert datetime.fromisoformat(asked[0]["run_after_gte"]) > datetime.now(UTC)
+
+
+def test_postponed_tasks_are_those_that_failed_at_a_time_to_come() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "token"})
+        asked.append(request)
+        tasks = [{"dag_run_id": "r", "task_id": "t", "map_index": -1}]
+        return httpx.Response(200, json={"task_instances": tasks})
+
+    assert call(answer, "postponed_tasks", "dag") == [("r", "t", -1)]
+    assert asked[0].url.path == "/api/v2/dags/dag/dagRuns/~/taskInstances"
+    assert asked[0].url.params["state"] == "up_for_retry"
+    assert datetime.fromisoformat(asked[0].url.params["end_date_gte"]) > datetime.now(UTC)
+
+
+@pytest.mark.parametrize(("map_index", "task"), [(-1, "t"), (3, ["t", 3])], ids=["plain", "mapped"])
+@pytest.mark.parametrize("status", [200, 409], ids=["waits", "runs-meanwhile"])
+def test_task_is_tried_now_unless_it_runs(map_index: int, task: Any, status: int) -> None:
+    asked: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "token"})
+        asked.append(json.loads(request.content))
+        return httpx.Response(status, json={})
+
+    call(answer, "try_now", "dag", "r", "t", map_index)
+    assert asked[0]["task_ids"] == [task]
+    assert asked[0]["prevent_running_task"] is True
+
+
+def test_events_that_woke_a_run_are_told() -> None:
+    body = {"asset_events": [{"name": "silver.trips", "extra": {"batch_id": "b"}}, {"name": "silver.x", "extra": None}]}
+    assert call(answering(200, body), "woken_by", "dag", "r") == [("silver.trips", {"batch_id": "b"}), ("silver.x", {})]
 
 
 def test_password_is_in_no_error() -> None:

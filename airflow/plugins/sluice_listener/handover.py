@@ -15,7 +15,8 @@ from contracts.dataset import DatasetContract
 from contracts.errors import BadWork, Permanent, Retryable, ServiceUnavailable, UnknownDataset
 from contracts.fail_points import Step, reach
 from contracts.states import Layer
-from contracts.work import Batch, WorkItem, make_batch, parse_work, refuse_foreign, second_run_id, stage_dag_id
+from contracts.work import Batch, WorkItem, make_batch, parse_work, refuse_foreign, stage_dag_id
+from sluice_listener import clock
 from sluice_listener.topic import Message
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,9 @@ SET_BACK = 10.0
 """Seconds; a clock that was set back by more leaves runs behind that wait for a time to come."""
 SAY_AGAIN = 30.0
 """Seconds between two log lines about the same trouble."""
+
+UPKEEP_DAGS = ("profiles", "reconcile", "upkeep")
+"""No stage's, so the listener of the first layer looks after them."""
 
 Call = Callable[..., Awaitable[Any]]
 """Runs a blocking function in the thread that owns consumer and ledger."""
@@ -57,14 +61,11 @@ class Claims(Protocol):
     def handed_over(self, batch_id: str) -> None: ...
 
 
-class Runs(Protocol):
-    """What the loop needs of `api.AirflowApi`."""
+class Runs(clock.Runs, Protocol):
+    """What the loop needs of `consumers.airflow_api.AirflowApi`."""
 
-    async def create_run(self, dag_id: str, run_id: str, conf: dict[str, Any], note: str) -> bool: ...
     async def active_run(self, dag_id: str) -> str | None: ...
     async def paused(self, dag_id: str) -> bool: ...
-    async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]: ...
-    async def end_run(self, dag_id: str, run_id: str, note: str) -> None: ...
 
 
 class HandOver:
@@ -100,11 +101,11 @@ class HandOver:
             ServiceUnavailable: the Kafka client gave up for good.
         """
         look_at = 0.0
-        clock = _clock()
+        now = _clock()
         while time.monotonic() < until:
-            before, clock = clock, _clock()
-            if clock < before - SET_BACK:
-                log.warning("The clock was set back by %.0f s.", before - clock)
+            before, now = now, _clock()
+            if now < before - SET_BACK:
+                log.warning("The clock was set back by %.0f s.", before - now)
                 look_at = 0.0
             if time.monotonic() >= look_at:
                 look_at = math.inf if await self._look_around() else time.monotonic() + RETRY
@@ -124,7 +125,7 @@ class HandOver:
         await self._commit()
 
     async def _look_around(self) -> bool:
-        """Once, as soon as the API is there, and whenever the clock was set back: stages paused, and runs postponed.
+        """Once, as soon as the API is there, and whenever the clock was set back: stages paused, and work postponed.
 
         It also takes the 1.5 s of the first login off the first file.
         """
@@ -134,7 +135,10 @@ class HandOver:
                 dag_id = stage_dag_id(dataset, self._layer)
                 if await self._runs.paused(dag_id):
                     log.warning("%s is paused: its files will wait until somebody unpauses it.", dag_id)
-                await self._start_postponed(dag_id)
+                await clock.go_on(self._runs, dag_id)
+            if self._layer == Layer.SILVER:
+                for dag_id in UPKEEP_DAGS:
+                    await clock.go_on(self._runs, dag_id)
         except (Retryable, Permanent) as error:
             self._say("api", f"Airflow's API is not ready yet. {error.message}")
             return False
@@ -142,17 +146,6 @@ class HandOver:
             "Airflow's API is ready; listening for work of %s.", ", ".join(sorted(self._datasets())) or "no dataset"
         )
         return True
-
-    async def _start_postponed(self, dag_id: str) -> None:
-        """Make another run for each that was made while the clock was ahead: Airflow would let it wait till then."""
-        for run_id, conf, note in await self._runs.postponed_runs(dag_id):
-            # In this order: after a crash in between both are there, and the one that comes later changes nothing.
-            other = second_run_id(run_id)
-            await self._runs.create_run(dag_id, other, conf, note)
-            await self._runs.end_run(
-                dag_id, run_id, f"{note}; made while the clock was ahead, so {other} does its work"
-            )
-            log.warning("%s/%s was made while the clock was ahead; %s does its work.", dag_id, run_id, other)
 
     def _datasets(self) -> list[str]:
         """Those that have a stage of this layer: a reference has none of gold."""
