@@ -31,6 +31,9 @@ ALLOWED = [
     ("GET", "/dags/{dag}/dagRuns"),
     ("GET", "/dags/{dag}/dagRuns/{run}"),
     ("PATCH", "/dags/{dag}/dagRuns/{run}?update_mask=note"),
+    ("GET", "/dags/{dag}/dagRuns/~/taskInstances?state=up_for_retry"),
+    ("POST", "/dags/{dag}/clearTaskInstances"),
+    ("GET", "/dags/{dag}/dagRuns/{run}/upstreamAssetEvents"),
     # Airflow asks for the same permission to note a run.
     ("PATCH", "/dags/{dag}?update_mask=is_paused"),
 ]
@@ -45,18 +48,17 @@ FORBIDDEN = [
     ("GET", "/config"),
     ("DELETE", "/dags/{dag}"),
     ("DELETE", "/dags/{dag}/dagRuns/{run}"),
-    ("GET", "/dags/{dag}/dagRuns/{run}/taskInstances"),
     ("GET", "/dags/{dag}/dagRuns/{run}/taskInstances/data_preprocessing/logs/1"),
     ("GET", "/dags/{dag}/dagRuns/{run}/taskInstances/data_preprocessing/xcomEntries"),
     ("GET", "/dagSources/{dag}"),
     ("GET", "/eventLogs"),
     ("GET", "/importErrors"),
     ("GET", "/plugins"),
-    ("GET", "/assets"),
 ]
 BODIES = {
     "/connections": {"connection_id": "forged", "conn_type": "http"},
     "/variables": {"key": "forged", "value": "x"},
+    "/dags/{dag}/clearTaskInstances": {"dry_run": True, "task_ids": ["data_preprocessing"]},
     "/pools/default_pool": {"name": "default_pool", "slots": 1},
     "/dags/{dag}?update_mask=is_paused": {"is_paused": False},
     "/dags/{dag}/dagRuns/{run}?update_mask=note": {"note": "noted by a test"},
