@@ -17,8 +17,8 @@ from pyspark.sql import functions as F
 from contracts.dataset import DatasetContract
 from contracts.errors import JobFailed
 from contracts.markers import CommitMarker, parse_marker
-from contracts.states import Reason
-from contracts.work import WorkItem
+from contracts.states import Layer, Reason
+from contracts.work import WorkItem, make_batch
 from spark_jobs import data_preprocessing_job, feature_engineering_job, splitting, tables
 from spark_jobs.lake import source_id
 from spark_jobs.preflight import check_files
@@ -459,11 +459,13 @@ def test_real_sample_of_2025_is_accounted_for_to_the_row(
 
 
 def test_files_of_sixty_layouts_are_one_batch(
-    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+    lake: SparkSession, store: JobStore, zones_contract: DatasetContract, drop: Drop
 ) -> None:
+    zone = {name: pa.array(["1"]) for name in ("LocationID", "Borough", "Zone", "service_zone")}
     items = [
-        drop(f"nyc_yellow/{place}.parquet", table(trip()).append_column(f"more_{place}", pa.array([place])))
+        drop(f"taxi_zones/{place}.parquet", pa.table({**zone, f"more_{place}": pa.array([place])}))
         for place in range(60)
     ]
-    marker = run_silver(lake, store, contract, silver_batch(*items))
+    batch = make_batch(Layer.SILVER, "taxi_zones", [item.model_copy(update={"depth": Layer.SILVER}) for item in items])
+    marker = run_silver(lake, store, zones_contract, batch)
     assert {source.rows_accepted for source in marker.sources} == {1}
