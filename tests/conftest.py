@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ from consumers.ledger import Ledger
 from consumers.migrate import migrate
 from contracts.settings import HOST, PROJECT, USUAL_PORTS, Settings, load_settings
 from tests.servers import free_port_block
+from tests.sharing import shared, shared_folder, turn
 
 SLUICE = Path(sys.executable).with_name("sluice")
 REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
@@ -35,19 +33,33 @@ REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share costly servers stay together, on one worker of pytest-xdist; those on the stack come last."""
+    """Tests that share costly servers stay together, on one worker of pytest-xdist.
+
+    The longest group comes first, and what is in no group last, so that no worker is idle while another is busy. Of
+    the stack's, those come first that have it for themselves: meanwhile the other worker has tests that are not on it.
+    """
     for item in items:
-        names = getattr(item, "fixturenames", ())
-        if item.get_closest_marker("stack") is not None:
-            item.add_marker(pytest.mark.xdist_group("stack"))
-        elif "servers" in names:
-            item.add_marker(pytest.mark.xdist_group("spark"))
-    # Without workers, idle servers take time from whatever runs beside them.
-    items.sort(
-        key=lambda item: (
-            2 * (item.get_closest_marker("stack") is not None) - (item.get_closest_marker("every_file") is not None)
-        )
-    )
+        group = _group(item)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+    order = ["stack", "spark", "beside", ""]
+    first = ("every_file", "alone")
+    items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("stack") is not None:
+        return "beside" if item.get_closest_marker("beside") is not None else "stack"
+    return "spark" if "servers" in getattr(item, "fixturenames", ()) else ""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that no time limit of a test counts while it waits
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that is marked `alone` has the stack for itself, with all that its fixtures do."""
+    if item.get_closest_marker("stack") is None:
+        return (yield)
+    with turn(shared_folder(item.config), alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @dataclass(frozen=True)
@@ -77,24 +89,15 @@ class Stack:
         return json.loads(done.stdout)
 
 
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder that a local web server publishes, and its address."""
-    folder = tmp_path_factory.mktemp("published")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer((HOST, 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield folder, f"http://{HOST}:{server.server_port}"
-    server.shutdown()
-
-
 CONNECT_MODE = ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE", "SPARK_LOCAL_REMOTE")
 """By these Spark's client for Connect takes a whole process over; what a test starts must not inherit them."""
 
 TWIN = "trips_retracting"
 """A second dataset of the tests' stack: as nyc_yellow, but a deleted file's rows are taken back."""
 
+
+PUBLISHED = "published"
+"""Folder of the stack that a local web server publishes in place of the TLC."""
 
 IN_SETS = "trips_in_sets"
 """A third one, whose files wait for their set."""
@@ -123,56 +126,81 @@ def write_variant(folder: Path, dataset: str, changed: Mapping[str, object], lik
 
 
 @pytest.fixture(scope="session")
-def stack(published: tuple[Path, str]) -> Iterator[Stack]:
-    """The whole stack, started once a session by `sluice up` and stopped by `sluice down`.
+def stack(pytestconfig: pytest.Config) -> Iterator[Stack]:
+    """The whole stack, started once a session by `sluice up` and stopped by `sluice down`; workers share it.
 
     `SLUICE_TEST_HOME` names a stack that is up already and stays up, for work on the tests themselves; it was started
     with `SLUICE_CONTRACTS_DIR` naming its folder `contracts`, as `write_contracts` fills it.
     """
     kept = os.environ.get("SLUICE_TEST_HOME")
-    home = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="sluice-test-"))
-    contracts = home / "contracts"
-    write_contracts(contracts)
     # Nor what `tests.dags.home` sets for its process: tasks would log nothing, for example.
     foreign = {name for name in os.environ if name in CONNECT_MODE or name.startswith("AIRFLOW")}
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
-    environment = inherited | {
+    folder = shared_folder(pytestconfig)
+    with shared(folder, lambda: _start(kept, inherited), lambda own: _end(kept, inherited, own)) as own:
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
+        try:
+            yield Stack(load_settings(), inherited | own, Path(own["SLUICE_HOME"]) / PUBLISHED)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _start(kept: str | None, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Start a stack, and a web server in place of the TLC's; the environment that names them."""
+    home = Path(kept) if kept else Path(tempfile.mkdtemp(prefix="sluice-test-"))
+    published, contracts, port = home / PUBLISHED, home / "contracts", free_port_block(1 + len(USUAL_PORTS))
+    published.mkdir(exist_ok=True)
+    write_contracts(contracts)
+    subprocess.Popen(
+        [sys.executable, "-m", "http.server", str(port), "--bind", HOST, "--directory", str(published)],
+        env={**inherited, "SLUICE_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    own = {
         "SLUICE_HOME": str(home),
-        "SLUICE_TLC_BASE_URL": published[1],
+        "SLUICE_TLC_BASE_URL": f"http://{HOST}:{port}",
         "SLUICE_CONTRACTS_DIR": str(contracts),
+        **({} if kept else {"SLUICE_PORT_BASE": str(port + 1)}),
     }
-    if not kept:
-        environment["SLUICE_PORT_BASE"] = str(free_port_block(len(USUAL_PORTS)))
-    own = ("SLUICE_HOME", "SLUICE_PORT_BASE", "SLUICE_TLC_BASE_URL", "SLUICE_CONTRACTS_DIR")
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update({name: environment[name] for name in before if name in environment})
-    try:
-        done = subprocess.run([str(SLUICE), "up"], env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"sluice up failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{tails(home)}"
-        yield Stack(load_settings(), environment, published[0])
-    finally:
-        if not kept:
-            done = subprocess.run([str(SLUICE), "down"], env=environment, check=False)
-            left = _processes_of(home)
-            shutil.rmtree(home, ignore_errors=True)
-            assert done.returncode == 0
-            assert left == [], "sluice down leaves nothing running"
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    done = subprocess.run([str(SLUICE), "up"], env={**inherited, **own}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"sluice up failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{tails(home)}"
+    return own
 
 
-def _processes_of(home: Path) -> list[str]:
-    left = []
-    # The tests' own local Spark session is a child of this process, and may have been started while a stack was up.
-    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+def _end(kept: str | None, inherited: Mapping[str, str], own: Mapping[str, str]) -> None:
+    """Stop the web server, and the stack unless it is to be kept."""
+    home = Path(own["SLUICE_HOME"])
+    for process in _of(home):
+        if "http.server" in process.cmdline():
+            process.kill()
+            process.wait(10)
+    if kept:
+        return
+    done = subprocess.run([str(SLUICE), "down"], env={**inherited, **own}, check=False)
+    left = [" ".join(process.cmdline())[:200] for process in _of(home) if not _is_test(process)]
+    shutil.rmtree(home, ignore_errors=True)
+    assert done.returncode == 0
+    assert left == [], "sluice down leaves nothing running"
+
+
+def _of(home: Path) -> list[psutil.Process]:
+    found = []
     for process in psutil.process_iter():
         try:
             mine = process.environ().get("SLUICE_HOME") == str(home) or str(home) in " ".join(process.cmdline())
-            if mine and process.pid not in own:
-                left.append(" ".join(process.cmdline())[:200])
+            if mine:
+                found.append(process)
         except psutil.Error:
             continue
-    return left
+    return found
+
+
+def _is_test(process: psutil.Process) -> bool:
+    """Whether it is a worker of the tests, or what one started for itself: a local Spark session, for example."""
+    workers = {os.getpid(), *(child.pid for child in psutil.Process(os.getppid()).children())}
+    return any(each.pid in workers for each in (process, *process.parents()))
 
 
 def tails(home: Path) -> str:

@@ -16,7 +16,7 @@ from consumers.ledger import Ledger
 from ingest.generator import generate_month
 from tests.conftest import SLUICE, Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 MONTHS = [(2041, month) for month in range(1, 7)]
 ASKED = "2041-01..2041-06"

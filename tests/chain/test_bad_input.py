@@ -27,7 +27,7 @@ from tests.conftest import Stack
 from tests.consumers.samples import body as event_body
 from tests.spark_jobs.bad_files import as_parquet, claiming_rows, encrypted, inflating, twice
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 HOSTILE = [
     "a%2Fb%252F+c d.parquet",

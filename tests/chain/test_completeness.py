@@ -22,7 +22,7 @@ from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
 from tests.chain.test_exactly_once import wait_until
 from tests.conftest import IN_SETS, Stack, write_variant
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 PutInSet = Callable[..., None]
 

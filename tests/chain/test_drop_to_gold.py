@@ -244,6 +244,7 @@ def _run_state(http: Any, dag: str, run: str) -> str:
     raise AssertionError(f"{dag} {run} has not ended")
 
 
+@pytest.mark.alone
 def test_killed_router_comes_back_and_the_file_arrives(
     stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
 ) -> None:
@@ -254,6 +255,7 @@ def test_killed_router_comes_back_and_the_file_arrives(
     assert next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router") != pid
 
 
+@pytest.mark.alone
 def test_killed_triggerer_comes_back_and_the_file_arrives(
     stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
 ) -> None:

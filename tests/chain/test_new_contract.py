@@ -13,7 +13,7 @@ from contracts.states import FileState, Reason
 from tests.chain.conftest import Drop, DropAll, MakeMonth, Query, sql_text
 from tests.conftest import Stack, write_variant
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 
 def test_dataset_whose_contract_was_added_to_a_running_stack_reaches_gold_and_its_limits_on_bad_rows_hold(

@@ -103,6 +103,7 @@ def test_page_holds_only_commands_that_these_tests_know() -> None:
 
 
 @pytest.mark.stack
+@pytest.mark.alone
 @pytest.mark.every_file
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", COMMANDS)

@@ -23,7 +23,7 @@ from tests.chain.test_bad_input import dead_letter_of
 from tests.chain.test_exactly_once import wait_until
 from tests.conftest import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 DAG = "nyc_yellow_to_silver"
 ALLOWED = [

@@ -13,7 +13,7 @@ from tests.chain.conftest import Drop, Query, sql_text
 from tests.chain.test_exactly_once import wait_until
 from tests.conftest import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 
 def profile(stack: Stack, key: str) -> dict[str, Any]:

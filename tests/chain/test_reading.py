@@ -21,7 +21,7 @@ from sluice.environment import user_environment
 from tests.chain.conftest import Drop, MakeMonth
 from tests.conftest import CONNECT_MODE, Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(600)]
 
 BLOCKS = re.findall(
     r"^## (.+?)$.*?^```python\n(.*?)^```", (PROJECT / "docs" / "reading.md").read_text("utf-8"), re.M | re.S

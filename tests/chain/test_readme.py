@@ -14,7 +14,7 @@ from tests.chain.conftest import MakeMonth
 from tests.conftest import Stack
 from tests.documents import shell_lines
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(900)]
 
 LINES = shell_lines(PROJECT / "README.md")
 # `make test` is what runs this test, and `sluice down` is what ends the stack that these tests share: its fixture runs

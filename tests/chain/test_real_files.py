@@ -17,7 +17,7 @@ from ingest.generator import generate_month
 from tests.chain.conftest import DropAll, Query, rows_in_file, sql_text
 from tests.conftest import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 # A month of each schema that the TLC has published, by what is new in it.
 ERAS = [

@@ -30,7 +30,7 @@ from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query
 from tests.chain.test_exactly_once import _state, _told_of, caught_up, wait_until
 from tests.conftest import TWIN, Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(900)]
 
 Reconcile = Callable[..., Report]
 

@@ -11,7 +11,7 @@ from contracts.states import FileState
 from ingest.generator import generate_month
 from tests.chain.conftest import Drop
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 MONTH = "green_tripdata_2025-01.parquet"
 MONEY = ("extra", "mta_tax", "tip_amount", "tolls_amount", "ehail_fee", "improvement_surcharge", "congestion_surcharge",

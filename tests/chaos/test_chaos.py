@@ -10,7 +10,7 @@ from tests.chaos.rounds import Run, settled
 from tests.chaos.world import World
 from tests.conftest import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(2400)]
 
 SEED = 1
 ROUNDS = (
