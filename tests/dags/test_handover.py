@@ -315,6 +315,27 @@ def test_task_that_failed_while_the_clock_was_ahead_is_tried_at_once(dag_id: str
     assert world.events == [("try", "r1")]
 
 
+def test_listener_goes_on_looking_for_what_a_late_server_noted_after_the_clock_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    now, reads = [10_000.0], []
+    monkeypatch.setattr("sluice_listener.handover._clock", lambda: now[0])
+    monkeypatch.setattr("sluice_listener.handover.LOOK_AGAIN", 0.01)
+
+    def read(timeout: float) -> list[Message]:
+        reads.append(now[0])
+        now[0] = 9_000.0
+        if len(reads) == 3:
+            # By now it has looked since.
+            world.tasks["profiles"] = ("r1", "a_task", -1)
+        return []
+
+    monkeypatch.setattr(world, "read", read)
+    asyncio.run(hand_over(world).run(time.monotonic() + 0.3))
+    assert world.events == [("try", "r1")]
+
+
 def test_listener_of_gold_leaves_what_is_no_stage_to_that_of_silver() -> None:
     world = World(tasks={"profiles": ("r1", "a_task", -1)})
     asyncio.run(hand_over(world, layer=Layer.GOLD).run(time.monotonic() + 0.1))

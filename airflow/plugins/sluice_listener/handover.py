@@ -29,6 +29,10 @@ RETRY = 1.0
 """Seconds until a dataset whose hand-over failed is tried again."""
 SET_BACK = 10.0
 """Seconds; a clock that was set back by more leaves runs behind that wait for a time to come."""
+SETTLES = 60.0
+"""Seconds after that until every server has the right time: what one that was late noted meanwhile waits, too."""
+LOOK_AGAIN = 5.0
+"""Seconds between two looks for such work until then."""
 SAY_AGAIN = 30.0
 """Seconds between two log lines about the same trouble."""
 
@@ -100,15 +104,18 @@ class HandOver:
         Raises:
             ServiceUnavailable: the Kafka client gave up for good.
         """
-        look_at = 0.0
+        look_at = settled_at = 0.0
         now = _clock()
         while time.monotonic() < until:
             before, now = now, _clock()
             if now < before - SET_BACK:
                 log.warning("The clock was set back by %.0f s.", before - now)
-                look_at = 0.0
+                look_at, settled_at = 0.0, time.monotonic() + SETTLES
             if time.monotonic() >= look_at:
-                look_at = math.inf if await self._look_around() else time.monotonic() + RETRY
+                if not await self._look_around():
+                    look_at = time.monotonic() + RETRY
+                else:
+                    look_at = time.monotonic() + LOOK_AGAIN if time.monotonic() < settled_at else math.inf
             await self.step()
 
     async def step(self) -> None:
