@@ -55,9 +55,15 @@ def _group(item: pytest.Item) -> str:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # so that no time limit of a test counts while it waits
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """A test that is marked `alone` has the stack for itself, with all that its fixtures do."""
+    """A test that is marked `alone` has the stack for itself, with all that its fixtures do.
+
+    One that is not on the stack knows nothing of it, although an earlier one may have started it in this process.
+    """
     if item.get_closest_marker("stack") is None:
-        return (yield)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in _environment_of_stack:
+                patch.delenv(name)
+            return (yield)
     with turn(shared_folder(item.config), alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
@@ -138,13 +144,18 @@ def stack(pytestconfig: pytest.Config) -> Iterator[Stack]:
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     folder = shared_folder(pytestconfig)
     with shared(folder, lambda: _start(kept, inherited), lambda own: _end(kept, inherited, own)) as own:
-        before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
+        _environment_of_stack.update(own)
         try:
             yield Stack(load_settings(), inherited | own, Path(own["SLUICE_HOME"]) / PUBLISHED)
         finally:
-            for name, value in before.items():
-                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+            _environment_of_stack.clear()
+            for name in own:
+                os.environ.pop(name, None)
+
+
+_environment_of_stack: dict[str, str] = {}
+"""What the stack's fixture put into this process's environment."""
 
 
 def _start(kept: str | None, inherited: Mapping[str, str]) -> dict[str, str]:
