@@ -186,7 +186,6 @@ def _end(kept: str | None, inherited: Mapping[str, str], own: Mapping[str, str])
     for process in _of(home):
         if "http.server" in process.cmdline():
             process.kill()
-            process.wait(10)
     if kept:
         return
     done = subprocess.run([str(SLUICE), "down"], env={**inherited, **own}, check=False)
