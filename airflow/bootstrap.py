@@ -28,10 +28,9 @@ SERVICE_PERMISSIONS = frozenset(
         ("can_read", "DAG Runs"),
         ("can_create", "DAG Runs"),
         ("can_edit", "DAG Runs"),
-        # Where the clock was ahead, tasks wait for a time to come, and runs for what assets told of.
+        # Where the clock was ahead, tasks wait for a time to come.
         ("can_read", "Task Instances"),
         ("can_edit", "Task Instances"),
-        ("can_read", "Assets"),
         # Airflow gives this one to every role at each start; without it here the two would take turns.
         ("can_read", "Website"),
     }

@@ -71,6 +71,8 @@ class AirflowApi:
     async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]:
         """Id, conf and note of each run that waits for a time to come: it was made while the clock was ahead.
 
+        Not of those that events of assets made: what an event carries is theirs, and no other run is given it.
+
         Raises:
             ServiceUnavailable: no answer.
         """
@@ -78,16 +80,8 @@ class AirflowApi:
         params = {"state": "queued", "run_after_gte": later.isoformat(), "order_by": "id"}
         answer = await self._call("GET", f"{_dag(dag_id)}/dagRuns", params=params, accepted=(200, 404))
         runs = answer.json().get("dag_runs") or []
-        return [(str(run["dag_run_id"]), run["conf"] or {}, run["note"] or "") for run in runs]
-
-    async def woken_by(self, dag_id: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
-        """The events of assets that a run was made for: each one's asset and what it carries.
-
-        Raises:
-            ServiceUnavailable: no answer, or the run is not there.
-        """
-        events = (await self._call("GET", f"{_run(dag_id, run_id)}/upstreamAssetEvents")).json()["asset_events"]
-        return [(str(event["name"]), event["extra"] or {}) for event in events]
+        own = [run for run in runs if run["run_type"] != "asset_triggered"]
+        return [(str(run["dag_run_id"]), run["conf"] or {}, run["note"] or "") for run in own]
 
     async def postponed_tasks(self, dag_id: str) -> list[tuple[str, str, int]]:
         """Run, task and index of each task whose next try waits: it failed while the clock was ahead.

@@ -28,14 +28,11 @@ if _contracts:
     ):
 
         @task(retries=3, retry_delay=timedelta(seconds=20), weight_rule="absolute", priority_weight=0)
-        def make_profiles(triggering_asset_events: Any = None, dag_run: Any = None) -> dict[str, int]:
+        def make_profiles(triggering_asset_events: Any = None) -> dict[str, int]:
             """Return the number of profiles by dataset, for the task's XCom."""
             from sluice_listener.upkeep import make_profiles as make
 
-            woken = [event for found in triggering_asset_events.values() for event in found]
-            events = [(event.asset.name, event.extra or {}) for event in woken]
-            # Of a run that does the work of another: see `sluice_listener.clock`.
-            events += (dag_run.conf or {}).get("events", [])
-            return make([(asset.partition(".")[2], carries.get("batch_id")) for asset, carries in events])
+            events = [event for found in triggering_asset_events.values() for event in found]
+            return make([(event.asset.name.partition(".")[2], (event.extra or {}).get("batch_id")) for event in events])
 
         make_profiles()

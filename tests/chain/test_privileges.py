@@ -33,7 +33,6 @@ ALLOWED = [
     ("PATCH", "/dags/{dag}/dagRuns/{run}?update_mask=note"),
     ("GET", "/dags/{dag}/dagRuns/~/taskInstances?state=up_for_retry"),
     ("POST", "/dags/{dag}/clearTaskInstances"),
-    ("GET", "/dags/{dag}/dagRuns/{run}/upstreamAssetEvents"),
     # Airflow asks for the same permission to note a run.
     ("PATCH", "/dags/{dag}?update_mask=is_paused"),
 ]
@@ -54,6 +53,7 @@ FORBIDDEN = [
     ("GET", "/eventLogs"),
     ("GET", "/importErrors"),
     ("GET", "/plugins"),
+    ("GET", "/assets"),
 ]
 BODIES = {
     "/connections": {"connection_id": "forged", "conn_type": "http"},

@@ -88,7 +88,7 @@ class World:
         self._fail("create_run")
         new = run_id not in self.runs
         self.runs.add(run_id)
-        self.events.append(("run", conf.get("batch_id", conf)))
+        self.events.append(("run", conf["batch_id"]))
         return new
 
     async def active_run(self, dag_id: str) -> str | None:
@@ -100,11 +100,7 @@ class World:
         return self.is_paused
 
     async def postponed_runs(self, dag_id: str) -> list[tuple[str, dict[str, Any], str]]:
-        conf = {} if dag_id == "profiles" else {"batch_id": "b1"}
-        return [(self.postponed[dag_id], conf, "a file")] if dag_id in self.postponed else []
-
-    async def woken_by(self, dag_id: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
-        return [("silver.trips", {"batch_id": "b2"})] if dag_id == "profiles" else []
+        return [(self.postponed[dag_id], {"batch_id": "b1"}, "a file")] if dag_id in self.postponed else []
 
     async def postponed_tasks(self, dag_id: str) -> list[tuple[str, str, int]]:
         return [self.tasks[dag_id]] if dag_id in self.tasks else []
@@ -300,12 +296,6 @@ def test_run_made_while_the_clock_was_ahead_is_replaced_by_one_that_starts_now()
     asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
     assert set(world.runs) == {"a.parquet__b1__again"}
     assert world.names() == ["run", "run", "end"]
-
-
-def test_run_for_profiles_made_while_the_clock_was_ahead_passes_on_what_had_woken_it() -> None:
-    world = World(postponed={"profiles": "asset_triggered__1"})
-    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
-    assert world.events == [("run", {"events": [["silver.trips", {"batch_id": "b2"}]]}), ("end", "asset_triggered__1")]
 
 
 @pytest.mark.parametrize("dag_id", [f"{DATASET}_to_silver", "profiles", "reconcile", "upkeep"])

@@ -201,7 +201,8 @@ def test_postponed_runs_are_those_queued_for_a_time_to_come() -> None:
         if request.url.path == "/auth/token":
             return httpx.Response(201, json={"access_token": "token"})
         asked.append(request.url.params)
-        return httpx.Response(200, json={"dag_runs": [{"dag_run_id": "r", "conf": {"batch_id": "b"}, "note": None}]})
+        one = {"dag_run_id": "r", "conf": {"batch_id": "b"}, "note": None, "run_type": "manual"}
+        return httpx.Response(200, json={"dag_runs": [one, one | {"dag_run_id": "s", "run_type": "asset_triggered"}]})
 
     assert call(answer, "postponed_runs", "dag") == [("r", {"batch_id": "b"}, "")]
     assert asked[0]["state"] == "queued"
@@ -238,11 +239,6 @@ def test_task_is_tried_now_unless_it_runs(map_index: int, task: Any, status: int
     call(answer, "try_now", "dag", "r", "t", map_index)
     assert asked[0]["task_ids"] == [task]
     assert asked[0]["prevent_running_task"] is True
-
-
-def test_events_that_woke_a_run_are_told() -> None:
-    body = {"asset_events": [{"name": "silver.trips", "extra": {"batch_id": "b"}}, {"name": "silver.x", "extra": None}]}
-    assert call(answering(200, body), "woken_by", "dag", "r") == [("silver.trips", {"batch_id": "b"}), ("silver.x", {})]
 
 
 def test_password_is_in_no_error() -> None:

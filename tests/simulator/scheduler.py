@@ -63,9 +63,6 @@ class Scheduler:
     async def postponed_tasks(self, dag_id: str) -> list[tuple[str, str, int]]:
         return []
 
-    async def woken_by(self, dag_id: str, run_id: str) -> list[tuple[str, dict[str, Any]]]:
-        raise NotImplementedError
-
     async def try_now(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> None:
         raise NotImplementedError
 

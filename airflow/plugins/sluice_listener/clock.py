@@ -18,7 +18,6 @@ class Runs(Protocol):
     async def end_run(self, dag_id: str, run_id: str, note: str) -> None: ...
     async def postponed_tasks(self, dag_id: str) -> list[tuple[str, str, int]]: ...
     async def try_now(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> None: ...
-    async def woken_by(self, dag_id: str, run_id: str) -> list[tuple[str, dict[str, Any]]]: ...
 
 
 async def go_on(runs: Runs, dag_id: str) -> None:
@@ -33,19 +32,10 @@ async def go_on(runs: Runs, dag_id: str) -> None:
         # Airflow starts no run before its time, and no time can be set anew: another does the work of it. In this
         # order: after a crash in between both are there, and the one that comes later changes nothing.
         other = second_run_id(run_id)
-        await runs.create_run(dag_id, other, conf or events_conf(await runs.woken_by(dag_id, run_id)), note)
+        await runs.create_run(dag_id, other, conf, note)
         told = f"made while the clock was ahead, so {other} does its work"
         await runs.end_run(dag_id, run_id, f"{note}; {told}" if note else told)
         log.warning("%s/%s was %s.", dag_id, run_id, told)
     for run_id, task_id, map_index in await runs.postponed_tasks(dag_id):
         await runs.try_now(dag_id, run_id, task_id, map_index)
         log.warning("%s/%s: %s failed while the clock was ahead, and is tried now.", dag_id, run_id, task_id)
-
-
-def events_conf(events: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """The conf by which a run does the work of one that events of assets had woken; empty where there were none.
-
-    Returns:
-        `{"events": [[asset, what the event carries], …]}`
-    """
-    return {"events": [list(event) for event in events]} if events else {}
