@@ -76,10 +76,7 @@ class AirflowApi:
         Raises:
             ServiceUnavailable: no answer.
         """
-        later = datetime.now(UTC) + CLOCKS_DIFFER
-        params = {"state": "queued", "run_after_gte": later.isoformat(), "order_by": "id"}
-        answer = await self._call("GET", f"{_dag(dag_id)}/dagRuns", params=params, accepted=(200, 404))
-        runs = answer.json().get("dag_runs") or []
+        runs = await self._to_come(f"{_dag(dag_id)}/dagRuns", "dag_runs", "queued", "run_after_gte")
         own = [run for run in runs if run["run_type"] != "asset_triggered"]
         return [(str(run["dag_run_id"]), run["conf"] or {}, run["note"] or "") for run in own]
 
@@ -89,10 +86,8 @@ class AirflowApi:
         Raises:
             ServiceUnavailable: no answer.
         """
-        later = datetime.now(UTC) + CLOCKS_DIFFER
-        params = {"state": "up_for_retry", "end_date_gte": later.isoformat(), "order_by": "id"}
-        answer = await self._call("GET", f"{_run(dag_id, '~')}/taskInstances", params=params, accepted=(200, 404))
-        tasks = answer.json().get("task_instances") or []
+        path = f"{_run(dag_id, '~')}/taskInstances"
+        tasks = await self._to_come(path, "task_instances", "up_for_retry", "end_date_gte")
         return [(str(task["dag_run_id"]), str(task["task_id"]), int(task["map_index"])) for task in tasks]
 
     async def try_now(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> None:
@@ -135,6 +130,13 @@ class AirflowApi:
         """
         body = {"note": note[:NOTE_LIMIT]}
         await self._call("PATCH", _run(dag_id, run_id), params={"update_mask": "note"}, json=body)
+
+    async def _to_come(self, path: str, listed: str, state: str, since: str) -> list[dict[str, Any]]:
+        """What is in a state with a time to come; nothing where there is no such DAG."""
+        later = datetime.now(UTC) + CLOCKS_DIFFER
+        params = {"state": state, since: later.isoformat(), "order_by": "id"}
+        answer = await self._call("GET", path, params=params, accepted=(200, 404))
+        return answer.json().get(listed) or []
 
     async def _call(
         self, method: str, path: str, *, accepted: tuple[int, ...] = (200,), **request: Any

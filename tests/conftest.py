@@ -176,7 +176,10 @@ def _start(kept: str | None, inherited: Mapping[str, str]) -> dict[str, str]:
         **({} if kept else {"SLUICE_PORT_BASE": str(port + 1)}),
     }
     done = subprocess.run([str(SLUICE), "up"], env={**inherited, **own}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"sluice up failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{tails(home)}"
+    if done.returncode:
+        told = f"sluice up failed\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}\n{tails(home)}"
+        _end(kept, inherited, own)
+        raise AssertionError(told)
     return own
 
 
