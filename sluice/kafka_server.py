@@ -95,6 +95,16 @@ def argv(settings: Settings, java_home: str, logging: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def new_cluster_id() -> str:
+    """A random id for a cluster: 16 bytes in URL-safe base64, 22 characters.
+
+    None begins with "-", as with Kafka's own `random-uuid`: the storage tool would read it as an option.
+    """
+    while (cluster_id := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return cluster_id
+
+
 def prepare(settings: Settings) -> None:
     """Write the properties and format the data folder at the first start.
 
@@ -110,12 +120,11 @@ def prepare(settings: Settings) -> None:
     java = install.find_java()
     if java is None:
         raise SetupError("Java 17 or 21 is missing; run: sluice doctor")
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     done = subprocess.run(
         [
             str(java.binary), f"-Dlog4j2.configurationFile={PROJECT / 'compose' / 'conf' / 'log4j2.properties'}",
             "-cp", _class_path(settings), "kafka.tools.StorageTool",
-            "format", "--standalone", "-t", cluster_id, "-c", str(file),
+            "format", "--standalone", "-t", new_cluster_id(), "-c", str(file),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
