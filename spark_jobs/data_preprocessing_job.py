@@ -26,8 +26,9 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import Layer, Reason
 from contracts.work import Batch, WorkItem, refuse_other
 from ingest.store import Store
-from spark_jobs.lake import SOURCE_ID, Lake, LakeTable, Snapshot, source_id
+from spark_jobs.lake import SOURCE_KEY, Lake, LakeTable, Snapshot
 from spark_jobs.marking import put_marker, result
+from spark_jobs.packs import Pack
 from spark_jobs.preflight import Accepted, Refused, check_deleted, check_files, check_versions
 from spark_jobs.quarantine import copy_originals
 from spark_jobs.scan import find_unreadable
@@ -146,24 +147,26 @@ def _write(
 def _write_once(
     job: _Job, files: list[Accepted], gone: Sequence[WorkItem], tables: Mapping[str, LakeTable]
 ) -> tuple[list[Accepted], list[Refused], Tally | None]:
-    rows = split_rows(job.spark, job.contract, files)
+    rows = split_rows(job.spark, job.contract, job.batch.batch_id, files)
     with ThreadPoolExecutor(1) as pool:
-        keys = [file.item.key for file in files]
-        counting = pool.submit(tally_of, rows.told, keys) if rows.told is not None else None
-        _replace(job, rows.rejected, job.contract.rejects_table, files, gone, tables)
+        counting = pool.submit(tally_of, rows.told) if rows.told is not None else None
+        _replace(job, rows.rejected, job.contract.rejects_table, files, gone, tables, rows.packs)
         tally = counting.result() if counting else None
     # 1. The rejects are durable; nobody counts them before the main table's commit.
     reach(Step.REJECTS_COMMITTED)
     changed = list(check_versions(job.store, [file.item for file in files]).values())
     spoilt = _spoilt(job, _without(files, changed), tally)
-    accepted = rows.accepted
+    accepted, packs = rows.accepted, rows.packs
     if changed or spoilt:
         files = _without(files, changed + spoilt)
         # Rows that are held are as they were looked at; read again, they might be of other content.
-        kept = F.col(SOURCE_ID).isin([source_id(file.item.key) for file in files])
-        accepted = accepted.where(kept) if tally else split_rows(job.spark, job.contract, files).accepted
+        if tally:
+            accepted = accepted.where(F.col(SOURCE_KEY).isin([file.item.key for file in files]))
+        else:
+            again = split_rows(job.spark, job.contract, job.batch.batch_id, files)
+            accepted, packs = again.accepted, again.packs
     if files or gone:
-        _replace(job, accepted, job.contract.silver.name, files, gone, tables)
+        _replace(job, accepted, job.contract.silver.name, files, gone, tables, packs)
         # 2. The one commit that counts is durable, under the batch's id.
         reach(Step.SILVER_COMMITTED)
     return files, changed + spoilt, tally
@@ -218,10 +221,11 @@ def _replace(
     files: Sequence[Accepted],
     gone: Sequence[WorkItem],
     tables: Mapping[str, LakeTable],
+    came_in: Sequence[Pack],
 ) -> None:
     keys = [item.key for item in (*(file.item for file in files), *gone)]
     specs = {spec.name: spec for spec in (silver_spec(job.contract), rejects_spec(job.contract))}
-    replace_sources(job.spark, rows, specs[table], tables[table], keys, job.batch.batch_id)
+    replace_sources(job.spark, rows, specs[table], tables[table], keys, job.batch.batch_id, came_in)
 
 
 def _count(

@@ -30,6 +30,7 @@ from ingest.store import Store
 from spark_jobs.balanced import any_of
 from spark_jobs.lake import Lake, LakeTable, Snapshot, SourceRows
 from spark_jobs.marking import put_marker, result
+from spark_jobs.packs import packs_of_batch
 from spark_jobs.references import References
 from spark_jobs.session import spark_errors
 from spark_jobs.tables import (
@@ -37,6 +38,7 @@ from spark_jobs.tables import (
     commits_of,
     ensure_tables,
     features_spec,
+    into_packs,
     replace_rows,
     replace_sources,
     rows_at,
@@ -79,7 +81,8 @@ def run(
         items = [item for item in batch.items if _is_current(item, held.get(item.key))]
         references = References(spark, lake, contract)
         if features not in commits and items:
-            _write_features(spark, contract, references, batch, items, source, tables[features])
+            rows = {item.key: held[item.key].rows if item.key in held else 0 for item in items}
+            _write_features(spark, contract, references, batch, rows, source, tables[features])
             reach(Step.FEATURES_COMMITTED)
             tables |= lake.tables(features)
             commits |= commits_of(tables, batch.batch_id)
@@ -122,15 +125,16 @@ def _write_features(
     contract: DatasetContract,
     references: References,
     batch: Batch,
-    items: list[WorkItem],
+    rows_of: dict[str, int],
     silver: LakeTable,
     features: LakeTable,
 ) -> None:
-    spec, keys = features_spec(contract), [item.key for item in items]
+    spec, keys = features_spec(contract), list(rows_of)
     rows = rows_of_sources(spark, contract.silver.name, silver, keys)
     names = spec.names
     frame = load_transforms(contract).features(references.join(rows, names)).select(*names)
-    replace_sources(spark, frame, spec, features, keys, batch.batch_id)
+    packs = packs_of_batch(batch.batch_id, rows_of)
+    replace_sources(spark, into_packs(frame, packs), spec, features, keys, batch.batch_id, packs)
 
 
 def _write_aggregate(

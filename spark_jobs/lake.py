@@ -41,7 +41,9 @@ SOURCE_ID = "_source_id"
 """Partition column of the row-level tables: the `source_id` of a file, or the id of a pack."""
 SOURCE_ID_LENGTH = 32
 PACK = "pack-"
-"""The ids of packs begin so: partitions in which upkeep put together the rows of several small source files."""
+"""The ids of packs begin so: partitions that hold the rows of several small source files."""
+BATCH_PACK = f"{PACK}of-"
+"""So do those of packs in which a batch of many small files came; upkeep makes the others of them."""
 SOURCE_KEY = "_source_key"
 SOURCE_ETAG = "_source_etag"
 _EPOCH = date(1970, 1, 1)
@@ -91,8 +93,13 @@ class Partition:
 
     @property
     def is_pack(self) -> bool:
-        """Whether upkeep made it."""
+        """Whether it holds the rows of several source files."""
         return self.id.startswith(PACK)
+
+    @property
+    def is_of_batch(self) -> bool:
+        """Whether it is a pack that came so."""
+        return self.id.startswith(BATCH_PACK)
 
 
 def source_id(key: str) -> str:
@@ -109,6 +116,8 @@ class LakeTable:
     def __init__(self, metadata: TableMetadata, io: _StoreIO) -> None:
         self._metadata = metadata
         self._io = io
+        self._with_packs: dict[str, list[ManifestEntry]] = {}
+        """Entries of the manifests that name packs, which each question about keys has to go through."""
 
     @property
     def columns(self) -> dict[str, str]:
@@ -162,6 +171,11 @@ class LakeTable:
     def packs_of(self, snapshot_id: int, keys: Collection[str]) -> set[str]:
         """Ids of the packs in which a snapshot holds rows of some source files."""
         return {partition for partition, held in self._held(snapshot_id, keys) if partition.startswith(PACK) and held}
+
+    def batch_packs(self, snapshot_id: int) -> set[str]:
+        """Ids of all packs of a snapshot in which a batch came."""
+        entries = self._all_entries(snapshot_id, _may_have_packs)
+        return {pack for entry in entries if (pack := _partition_of(entry.data_file)).startswith(BATCH_PACK)}
 
     def sources_in(self, snapshot_id: int, packs: Collection[str]) -> dict[str, dict[str, SourceRows]]:
         """Pack to what it holds of each source file, by key."""
@@ -262,8 +276,15 @@ class LakeTable:
     ) -> Iterator[ManifestEntry]:
         snapshot = self._metadata.snapshot_by_id(snapshot_id)
         for manifest in snapshot.manifests(self._io) if snapshot else ():
-            if manifest.content is ManifestContent.DATA and wanted(manifest):
+            if manifest.content is not ManifestContent.DATA or not wanted(manifest):
+                continue
+            if not _may_have_packs(manifest):
                 yield from manifest.fetch_manifest_entry(self._io)
+                continue
+            path = manifest.manifest_path
+            if path not in self._with_packs:
+                self._with_packs[path] = manifest.fetch_manifest_entry(self._io)
+            yield from self._with_packs[path]
 
     def _bounds(self, file: DataFile, column: str) -> tuple[Any, Any] | None:
         field = self._metadata.schema().find_field(column)
@@ -285,12 +306,23 @@ def _is_pack(file: DataFile) -> bool:
 
 def _may_hold(manifest: ManifestFile, ids: Sequence[str]) -> bool:
     """Whether one of some source ids, in order, is between the first and the last of a manifest's, or it has packs."""
+    if (bounds := _ids_of(manifest)) is None:
+        return True
+    return bounds[1] >= PACK or _any_between(ids, *bounds)
+
+
+def _may_have_packs(manifest: ManifestFile) -> bool:
+    """Ids are hexadecimal, so those of packs come after all of them."""
+    bounds = _ids_of(manifest)
+    return bounds is None or bounds[1] >= PACK
+
+
+def _ids_of(manifest: ManifestFile) -> tuple[str, str] | None:
+    """The first and the last partition of a manifest, if it tells."""
     summary = manifest.partitions[0] if manifest.partitions else None
     if summary is None or summary.lower_bound is None or summary.upper_bound is None:
-        return True
-    first, last = summary.lower_bound.decode(), summary.upper_bound.decode()
-    # Ids are hexadecimal, so those of packs come after all of them.
-    return last >= PACK or _any_between(ids, first, last)
+        return None
+    return summary.lower_bound.decode(), summary.upper_bound.decode()
 
 
 def _any_between(ordered: Sequence[str], first: str, last: str) -> bool:

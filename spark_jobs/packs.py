@@ -1,8 +1,9 @@
-"""Decision: which small source files upkeep puts together, and into which packs. No I/O.
+"""Decision: which small source files are put together, and into which packs. No I/O.
 
 A source file's rows are data files of their own, so that they can be replaced by themselves; a thousand small files are
 then a thousand data files, and each costs a reader a request or two. A pack is a partition that holds the rows of many,
-in the order of their keys, so that the lowest and highest key of a pack tell which it may hold.
+in the order of their keys, so that the lowest and highest key of a pack tell which it may hold. A batch of many small
+files comes in packs; those that come by few are put together by upkeep, and so are small packs.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
 
-from spark_jobs.lake import PACK, Partition, SourceRows
+from spark_jobs.lake import BATCH_PACK, PACK, Partition, SourceRows
 
 PACK_BYTES = 32 * 1024**2
 """Of a pack at most. A corrected file has its whole pack written anew, which takes a second or two at this size."""
+MANY_FILES = 50
+"""A batch of more, with few rows, comes in packs."""
+FILES_A_PACK = 250
+"""Of a batch, at most. A correction has to look into each pack that may hold its key, and packs of files that are
+named by chance may all."""
+_FEW_ROWS = 20_000
+_FEW_ROWS_A_FILE = 200
 LEAST = 8
-"""So many small files at least, or they are left as they are: a commit costs more than they do."""
+"""So many small files and packs at least, or they are left as they are: a commit costs more than they do."""
 MOST_SOURCES = 2000
-"""Small files that one commit takes."""
+"""Of them that one commit takes."""
 MOST_ACROSS = 4
 """Packs that may hold one key. A job that replaces a file looks into each of them."""
 
@@ -42,8 +50,29 @@ class Pack:
     last: str
 
 
+def few_rows(rows: int, files: int) -> bool:
+    """Whether some files have few rows, at least one, for so many files."""
+    return 0 < rows <= _FEW_ROWS + _FEW_ROWS_A_FILE * files
+
+
+def packs_of_batch(batch_id: str, rows: Mapping[str, int]) -> list[Pack]:
+    """The packs in which the files of a batch come; none when each has data files of its own.
+
+    Args:
+        rows: key of a file to its rows.
+    """
+    if len(rows) <= MANY_FILES or not few_rows(sum(rows.values()), len(rows)):
+        return []
+    keys = sorted(rows)
+    number = math.ceil(len(keys) / FILES_A_PACK)
+    lasts = [keys[len(keys) * (place + 1) // number - 1] for place in range(number)]
+    return [Pack(f"{BATCH_PACK}{batch_id}-{place}", last) for place, last in enumerate(lasts)]
+
+
 def small_and_old(partitions: Sequence[Partition], below: int, before: datetime) -> list[Partition]:
-    """The source files to be put together by one commit, in the order of their keys; empty when it is not worth one.
+    """The source files, and the packs of batches, to be put together by one commit, in the order of their keys.
+
+    Empty when it is not worth one.
 
     Args:
         below: bytes of a source file's data files; more are not small.
@@ -52,8 +81,7 @@ def small_and_old(partitions: Sequence[Partition], below: int, before: datetime)
     found = [
         partition
         for partition in partitions
-        if not partition.is_pack
-        and partition.bytes < below
+        if (partition.is_of_batch or (not partition.is_pack and partition.bytes < below))
         and (partition.written_at is None or partition.written_at < before)
     ]
     chosen = sorted(found, key=lambda partition: partition.lowest)[:MOST_SOURCES]
@@ -61,13 +89,14 @@ def small_and_old(partitions: Sequence[Partition], below: int, before: datetime)
 
 
 def cut_anew(partitions: Sequence[Partition], chosen: Sequence[Partition]) -> list[Partition]:
-    """The packs that are put together anew with the chosen source files, in the order of their keys.
+    """The packs of upkeep that are put together anew with the chosen partitions, in the order of their keys.
 
     Those that are less than half full and lie across the chosen keys, or next to them, so that packs do not stay small;
     and all that lie across, once they are too many.
     """
-    first, last = chosen[0].lowest, chosen[-1].highest
-    packs = sorted((partition for partition in partitions if partition.is_pack), key=lambda pack: pack.lowest)
+    first, last = chosen[0].lowest, max(partition.highest for partition in chosen)
+    own = (partition for partition in partitions if partition.is_pack and not partition.is_of_batch)
+    packs = sorted(own, key=lambda pack: pack.lowest)
     across = [pack for pack in packs if pack.lowest <= last and first <= pack.highest]
     if len(across) >= MOST_ACROSS:
         return across

@@ -15,13 +15,12 @@ from spark_jobs.checks import PERIOD_END, PERIOD_START
 from spark_jobs.conform import as_it_came, conform
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
 from spark_jobs.matching import Layout
+from spark_jobs.packs import MANY_FILES
 from spark_jobs.preflight import GLOB_SIGNS, Accepted
 from spark_jobs.repeats import find_repeats, mark_repeats, wanted, with_repeats
 from spark_jobs.session import spark_errors
 
 ORIGIN = (SOURCE_ID, SOURCE_KEY, SOURCE_ETAG, PERIOD_START, PERIOD_END)
-FEW_FILES = 50
-"""Few rows of so many files are one part; those of more are shared by the cores."""
 _ESCAPED = r"\\\1"
 _PATH = "_path"
 _TYPES = ("string", "string", "string", "timestamp_ntz", "timestamp_ntz")
@@ -36,7 +35,7 @@ def scan_files(
     for that.
 
     Args:
-        few: the rows are; of a layout with `FEW_FILES` or fewer they are one partition.
+        few: the rows are; of a layout with few files they are one partition, of more they are shared by the cores.
 
     Returns:
         A layout and its rows for each scan; files of one layout are read by one.
@@ -52,7 +51,7 @@ def _scan(
 ) -> DataFrame:
     columns = contract.silver.columns
     raw = _with_origin(spark, contract, layout, files)
-    if few and len(files) <= FEW_FILES:
+    if few and len(files) <= MANY_FILES:
         raw = raw.coalesce(1)
     if not wanted(contract):
         return conform(raw, columns, layout, keep=ORIGIN)

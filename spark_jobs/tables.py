@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -14,6 +15,7 @@ from contracts.errors import ContractError, JobFailed
 from spark_jobs.balanced import union_of
 from spark_jobs.conform import RESCUED
 from spark_jobs.lake import (
+    BATCH_PACK,
     BATCH_PROPERTY,
     CARRIED_PROPERTY,
     SOURCE_ETAG,
@@ -25,6 +27,7 @@ from spark_jobs.lake import (
     Snapshot,
     source_id,
 )
+from spark_jobs.packs import Pack
 
 SOURCE_COLUMNS = ((SOURCE_KEY, "string"), (SOURCE_ETAG, "string"), (SOURCE_ID, "string"))
 
@@ -113,7 +116,13 @@ def ensure_tables(spark: SparkSession, lake: Lake, specs: Iterable[TableSpec]) -
 
 
 def replace_sources(
-    spark: SparkSession, df: DataFrame, spec: TableSpec, base: LakeTable, keys: Sequence[str], batch_id: str
+    spark: SparkSession,
+    df: DataFrame,
+    spec: TableSpec,
+    base: LakeTable,
+    keys: Sequence[str],
+    batch_id: str,
+    came_in: Sequence[Pack] = (),
 ) -> None:
     """Replace the rows of some source files by `df`, in one atomic commit that carries the batch id.
 
@@ -123,6 +132,7 @@ def replace_sources(
         df: has the table's columns, by name, and rows of these files alone.
         base: the table as the job saw it before it looked at its input; the commit is refused when a later one touched
             rows of these files or packs. This fences off a job that was overtaken by another.
+        came_in: the packs that the rows are in by now, see `into_packs`; else each file's are by themselves.
     """
     partitions, packs = [source_id(key) for key in keys], _packs_of(base, keys)
     if packs:
@@ -130,7 +140,31 @@ def replace_sources(
         others = spark.table(spec.name).where(F.col(SOURCE_ID).isin(packs) & ~F.col(SOURCE_KEY).isin(list(keys)))
         df = df.union(others.select(*spec.names))
     properties = {BATCH_PROPERTY: batch_id} | ({CARRIED_PROPERTY: "true"} if packs else {})
-    commit_rows(df, spec.name, F.col(SOURCE_ID).isin(partitions + packs), properties, base.current_id)
+    replaced = F.col(SOURCE_ID).isin([*partitions, *packs, *(pack.id for pack in came_in)])
+    # No row that the base has; it refuses the commit where another batch brought one of these files in a pack since.
+    seen = sorted(base.batch_packs(base.current_id)) if base.current_id is not None else []
+    since = F.col(SOURCE_ID).startswith(BATCH_PACK) & F.col(SOURCE_KEY).isin(list(keys))
+    if seen:
+        since &= ~F.col(SOURCE_ID).isin(seen)
+    commit_rows(df, spec.name, replaced | since, properties, base.current_id)
+
+
+def into_packs(rows: DataFrame, packs: Sequence[Pack]) -> DataFrame:
+    """The rows, each with the id of its pack, which one task writes in the order of the keys; without packs, as before.
+
+    Args:
+        packs: in the order of their keys.
+    """
+    if not packs:
+        return rows
+    *others, rest = packs
+    pack_of = reduce(
+        lambda so_far, pack: F.when(F.col(SOURCE_KEY) <= pack.last, pack.id).otherwise(so_far),
+        reversed(others),
+        F.lit(rest.id),
+    )
+    packed = rows.withColumn(SOURCE_ID, pack_of)
+    return packed.repartition(len(packs), SOURCE_ID).sortWithinPartitions(SOURCE_ID, SOURCE_KEY)
 
 
 def rows_of_sources(
@@ -167,7 +201,7 @@ def commit_rows(df: DataFrame, table: str, replaced: Column, properties: Mapping
 
     Args:
         df: has the table's columns, by name; its rows are all `replaced`.
-        replaced: a condition that holds for all rows of a partition or for none.
+        replaced: a condition that holds for all rows of a partition of the base or for none.
         properties: that the snapshot gets.
         base: the snapshot that the job saw before it looked at its input, None when there was none yet; the commit is
             refused when a later one touched any of these rows.

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract, Severity
 from spark_jobs.checks import broken_rules
-from spark_jobs.lake import SOURCE_ID, Snapshot, source_id
+from spark_jobs.lake import BATCH_PACK, SOURCE_ID, SOURCE_KEY, Snapshot, source_id
 from spark_jobs.tables import rows_at
 
 Counts = dict[str, dict[str, int]]
@@ -29,18 +29,17 @@ class Tally:
     """Accepted rows that break each rule of severity `warn`."""
 
 
-def tally_of(told: DataFrame, keys: Sequence[str]) -> Tally:
+def tally_of(told: DataFrame) -> Tally:
     """What there is to say of a few rows, whose codes are columns by now.
 
     Args:
-        told: `_source_id`, `_reasons` and `_warnings` of each row, as `judged_rows` makes them.
-        keys: of the files that they come from.
+        told: `_source_key`, `_reasons` and `_warnings` of each row, as `judged_rows` makes them.
     """
     reasons, warnings = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for source, failed, warned in told.collect():
-        reasons.update((source, code) for code in failed or ())
-        warnings.update((source, code) for code in warned or ())
-    return Tally(*(_by_key(keys, [(*of, rows) for of, rows in found.items()]) for found in (reasons, warnings)))
+    for key, failed, warned in told.collect():
+        reasons.update((key, code) for code in failed or ())
+        warnings.update((key, code) for code in warned or ())
+    return Tally(*(_by_key([(*of, rows) for of, rows in found.items()]) for found in (reasons, warnings)))
 
 
 def tally_at(
@@ -67,9 +66,9 @@ def count_reasons(
     """
     if rejects is None or rejects.added_rows == 0:
         return {}
-    rows = _of(spark, contract.rejects_table, rejects, keys).select(SOURCE_ID, F.explode("_reasons").alias("code"))
-    found = rows.groupBy(SOURCE_ID, "code").count().collect()
-    return _by_key(keys, [(row[0], row[1], row[2]) for row in found])
+    rows = _of(spark, contract.rejects_table, rejects, keys).select(SOURCE_KEY, F.explode("_reasons").alias("code"))
+    found = rows.groupBy(SOURCE_KEY, "code").count().collect()
+    return _by_key([(row[0], row[1], row[2]) for row in found])
 
 
 def _count_warnings(
@@ -84,8 +83,8 @@ def _count_warnings(
     if silver is None or silver.added_rows == 0 or not tests:
         return {}
     sums = [F.count_if(test).alias(code) for code, test in tests.items()]
-    found = _of(spark, contract.silver.name, silver, keys).groupBy(SOURCE_ID).agg(*sums).collect()
-    return _by_key(keys, [(row[SOURCE_ID], code, row[code]) for row in found for code in tests])
+    found = _of(spark, contract.silver.name, silver, keys).groupBy(SOURCE_KEY).agg(*sums).collect()
+    return _by_key([(row[SOURCE_KEY], code, row[code]) for row in found for code in tests])
 
 
 def may_refuse(contract: DatasetContract) -> bool:
@@ -111,13 +110,15 @@ def too_many(contract: DatasetContract, rows: int, rejected: int, reasons: Mappi
 
 
 def _of(spark: SparkSession, table: str, commit: Snapshot, keys: Sequence[str]) -> DataFrame:
-    return rows_at(spark, table, commit.snapshot_id).where(F.col(SOURCE_ID).isin([source_id(key) for key in keys]))
+    """The rows of some files in the commit of their batch, which wrote them by themselves or in packs of its own."""
+    in_packs = F.col(SOURCE_ID).startswith(BATCH_PACK) & F.col(SOURCE_KEY).isin(list(keys))
+    by_themselves = F.col(SOURCE_ID).isin([source_id(key) for key in keys])
+    return rows_at(spark, table, commit.snapshot_id).where(by_themselves | in_packs)
 
 
-def _by_key(keys: Sequence[str], found: Sequence[tuple[str, str, int]]) -> Counts:
-    key_of = {source_id(key): key for key in keys}
+def _by_key(found: Sequence[tuple[str, str, int]]) -> Counts:
     counts: Counts = {}
-    for source, code, rows in sorted(found):
+    for key, code, rows in sorted(found):
         if rows:
-            counts.setdefault(key_of[source], {})[code] = rows
+            counts.setdefault(key, {})[code] = rows
     return counts

@@ -5,18 +5,25 @@ from __future__ import annotations
 import logging
 import uuid
 from datetime import UTC, datetime
-from functools import reduce
 
 from pydantic import BaseModel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from contracts.dataset import DatasetContract, Upkeep
 from contracts.errors import AccountingMismatch
-from spark_jobs.lake import SOURCE_ID, SOURCE_KEY, Lake
-from spark_jobs.packs import Pack, cut, cut_anew, small_and_old, sources_of
+from spark_jobs.lake import SOURCE_ID, Lake
+from spark_jobs.packs import cut, cut_anew, small_and_old, sources_of
 from spark_jobs.session import CATALOG, spark_errors
-from spark_jobs.tables import TableSpec, aggregate_spec, commit_rows, features_spec, rejects_spec, silver_spec
+from spark_jobs.tables import (
+    TableSpec,
+    aggregate_spec,
+    commit_rows,
+    features_spec,
+    into_packs,
+    rejects_spec,
+    silver_spec,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +38,7 @@ class TableUpkeep(BaseModel):
     files_before: int
     files_after: int
     packed: int
-    """Source files whose rows were put into packs."""
+    """Source files whose rows were put into packs, or from small ones into larger."""
     snapshots_expired: bool
     orphans_removed: int
     """Files of the table's folder that no snapshot knew of."""
@@ -94,7 +101,7 @@ def _look_after(
 
 
 def pack_once(spark: SparkSession, lake: Lake, spec: TableSpec, limits: Upkeep, now: datetime) -> int:
-    """Put small source files of a table together, in one commit; how many, 0 when there is nothing to do.
+    """Put small source files and packs of a table together, in one commit; how many files, 0 when nothing is to do.
 
     Raises: as `run`.
     """
@@ -105,9 +112,12 @@ def pack_once(spark: SparkSession, lake: Lake, spec: TableSpec, limits: Upkeep, 
     chosen = small_and_old(partitions, limits.pack_below, now - limits.pack_after)
     if not chosen:
         return 0
-    anew = cut_anew(partitions, chosen)
-    packs = cut(sources_of(chosen, anew, table.sources_in(table.current_id, [pack.id for pack in anew])))
-    replaced = [partition.id for partition in (*chosen, *anew)]
+    small = [partition for partition in chosen if not partition.is_pack]
+    came = [partition for partition in chosen if partition.is_pack]
+    anew = [*cut_anew(partitions, chosen), *came]
+    held = table.sources_in(table.current_id, [pack.id for pack in anew])
+    packs = cut(sources_of(small, anew, held))
+    replaced = [partition.id for partition in (*small, *anew)]
     rows = spark.table(spec.name).where(F.col(SOURCE_ID).isin(replaced)).select(*spec.names)
     upkeep_id = uuid.uuid4().hex
     touched = F.col(SOURCE_ID).isin([*replaced, *(pack.id for pack in packs)])
@@ -120,19 +130,7 @@ def pack_once(spark: SparkSession, lake: Lake, spec: TableSpec, limits: Upkeep, 
             f"(snapshot {commit.snapshot_id}). Roll the table back to the snapshot before it, and replay the files "
             "that came since."
         )
-    return len(chosen)
-
-
-def into_packs(rows: DataFrame, packs: list[Pack]) -> DataFrame:
-    """The rows, each with the id of its pack, which one task writes in the order of the keys."""
-    *others, rest = packs
-    pack_of = reduce(
-        lambda so_far, pack: F.when(F.col(SOURCE_KEY) <= pack.last, pack.id).otherwise(so_far),
-        reversed(others),
-        F.lit(rest.id),
-    )
-    packed = rows.withColumn(SOURCE_ID, pack_of)
-    return packed.repartition(len(packs), SOURCE_ID).sortWithinPartitions(SOURCE_ID, SOURCE_KEY)
+    return len(small) + sum(len(held[pack.id]) for pack in came)
 
 
 def _expire(spark: SparkSession, lake: Lake, name: str, keep_since: datetime) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from contracts.errors import ObjectGone, ScanFailed
 from spark_jobs.footers import DamagedParquet, FileColumn, Footer, NotParquet
 from spark_jobs.lake import SOURCE_ETAG, SOURCE_ID, SOURCE_KEY, source_id
-from spark_jobs.packs import Pack
+from spark_jobs.packs import Pack, packs_of_batch
 from spark_jobs.preflight import Accepted
 from spark_jobs.splitting import Split
 from tests.simulator.store import STORE, Content, Store
@@ -54,7 +54,7 @@ def check_pages(store: Store, bucket: str, key: str, chunks: object) -> None:
         raise DamagedParquet("a checksum is wrong")
 
 
-def split_rows(spark: Spark, store: Store, files: Sequence[Accepted]) -> Split:
+def split_rows(spark: Spark, store: Store, batch_id: str, files: Sequence[Accepted]) -> Split:
     """As `spark_jobs.splitting.split_rows`: few rows are read once and held, of more each write reads again."""
 
     def read() -> Rows:
@@ -66,17 +66,19 @@ def split_rows(spark: Spark, store: Store, files: Sequence[Accepted]) -> Split:
     if actor is not None:
         few = actor.choices.setdefault("few rows", few)
     if few:
-        held = [row | {"held": True} for row in read()]
+        packs = packs_of_batch(batch_id, {file.item.key: file.rows for file in files})
+        came = [row | {"held": True} for row in read()]
+        held = into_packs(Frame(spark, lambda: came), packs).make()
         judged: Any = Frame(spark, lambda: held)
-        told = [{"source": row[SOURCE_ID], "failed": () if row["good"] else ("bad",), "warned": ()} for row in held]
+        told = [{"source": row[SOURCE_KEY], "failed": () if row["good"] else ("bad",), "warned": ()} for row in held]
         counted: Any = Frame(spark, lambda: [tuple(one.values()) for one in told])  # type: ignore[misc]
     else:
-        judged, counted = Frame(spark, read), None
+        judged, counted, packs = Frame(spark, read), None, []
     good, bad = (
         Frame(spark, lambda wanted=wanted: [row for row in judged.make() if row["good"] is wanted])  # type: ignore[misc]
         for wanted in (True, False)
     )
-    return Split(good, bad, counted)  # type: ignore[arg-type]
+    return Split(good, bad, counted, tuple(packs))  # type: ignore[arg-type]
 
 
 def find_unreadable(store: Store, files: Sequence[Accepted]) -> list[Accepted]:
@@ -109,7 +111,9 @@ def unpacked(rows: Frame) -> Frame:
 
 
 def into_packs(rows: Frame, packs: Sequence[Pack]) -> Frame:
-    """As `spark_jobs.upkeep_job.into_packs`."""
+    """As `spark_jobs.tables.into_packs`."""
+    if not packs:
+        return rows
 
     def pack_of(key: str) -> str:
         return next((pack.id for pack in packs[:-1] if key <= pack.last), packs[-1].id)

@@ -419,7 +419,7 @@ class Simulation:
             (spark_jobs.quarantine, {"log": Silent()}),
             (spark_jobs.tables, {"F": Functions, "unpacked": jobs.unpacked}),
             (spark_jobs.upkeep_job, {"F": Functions, "into_packs": jobs.into_packs, "uuid": self._ids}),
-            (spark_jobs.packs, {"LEAST": 2, "PACK_BYTES": 12, "uuid": self._ids}),
+            (spark_jobs.packs, {"LEAST": 2, "PACK_BYTES": 12, "MANY_FILES": 1, "FILES_A_PACK": 2, "uuid": self._ids}),
             (sluice_listener.handover, {"time": time, "asyncio": SimpleNamespace(sleep=sleep), "log": Silent()}),
             (
                 sluice_listener.stage,
@@ -446,7 +446,9 @@ class Simulation:
                     "datetime": Clock,
                     "F": Functions,
                     "ensure_tables": ensure_tables,
-                    "split_rows": lambda spark, contract, files: jobs.split_rows(spark, self.store, files),
+                    "split_rows": lambda spark, contract, batch_id, files: jobs.split_rows(
+                        spark, self.store, batch_id, files
+                    ),
                     "find_unreadable": lambda spark, files: jobs.find_unreadable(self.store, files),
                     "tally_at": lambda *about: spark_jobs.data_preprocessing_job.Tally({}, {}),
                     "count_reasons": lambda *about: {},
@@ -460,6 +462,7 @@ class Simulation:
                     "DataFrame": Frame,
                     "ensure_tables": ensure_tables,
                     "load_transforms": lambda contract: jobs.Transforms,
+                    "into_packs": jobs.into_packs,
                 },
             ),
         ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from contracts.errors import JobFailed
 from spark_jobs.lake import (
+    BATCH_PACK,
     BATCH_PROPERTY,
     CARRIED_PROPERTY,
     PACK,
@@ -42,6 +43,8 @@ class Commit:
     content: Mapping[Part, tuple[dict[str, Any], ...]]
     touched: frozenset[Part]
     """Partitions in which rows came or went: all that Iceberg compares."""
+    added: tuple[dict[str, Any], ...]
+    """Rows that it wrote."""
     replaced: frozenset[Part]
     """Partitions that the commit is about; those that were empty and stay so are not touched."""
 
@@ -109,6 +112,9 @@ class View:
     def packs_of(self, snapshot_id: int, keys: Collection[str]) -> set[str]:
         packs = {row[SOURCE_ID] for key in keys for row in self._of(snapshot_id, key)}
         return {pack for pack in packs if pack.startswith(PACK)}
+
+    def batch_packs(self, snapshot_id: int) -> set[str]:
+        return {str(name) for name in self._at(snapshot_id).content if str(name).startswith(BATCH_PACK)}
 
     def sources_in(self, snapshot_id: int, packs: Collection[str]) -> dict[str, dict[str, SourceRows]]:
         content = self._at(snapshot_id).content
@@ -189,6 +195,10 @@ class Column:
             partitions = sorted({(day.year, day.month) for day in chosen})
         return Condition(lambda row: row[self._name] in chosen, lambda table: partitions)
 
+    def startswith(self, prefix: str) -> Condition:
+        """Of no partition that is there: only what came since is compared with it."""
+        return Condition(lambda row: row[self._name].startswith(prefix), lambda table: [])
+
     def between(self, first: Any, last: Any) -> Condition:
         return Condition(lambda row: first <= row[self._name] <= last, lambda table: [(first.year, first.month)])
 
@@ -268,7 +278,8 @@ class Writer:
         if "isolation-level" in self._options:
             later = [c for c in table.commits if base is None or c.about.sequence_number > self._number(table, base)]
             unseen = {part for commit in later for part in partitions & (commit.replaced - commit.touched)}
-            if any(partitions & commit.touched for commit in later):
+            since = any(replaced.test(row) for commit in later for row in commit.added)
+            if since or any(partitions & commit.touched for commit in later):
                 self._spark.world.counts["commits fenced off"] += 1
                 self._spark.world.note("the commit is fenced off")
                 raise JobFailed(f"{table.name} was changed meanwhile.")
@@ -294,7 +305,7 @@ class Writer:
             added_rows=None if CARRIED_PROPERTY in self._properties else len(rows),
             removed_rows=sum(len(own) for part, own in before.items() if part in partitions),
         )
-        table.commits.append(Commit(about, self._properties, content, touched, frozenset(partitions)))
+        table.commits.append(Commit(about, self._properties, content, touched, tuple(rows), frozenset(partitions)))
         self._spark.world.counts["commits"] += 1
 
     @staticmethod

@@ -19,7 +19,7 @@ from contracts.errors import JobFailed
 from contracts.markers import CommitMarker, parse_marker
 from contracts.states import Layer, Reason
 from contracts.work import WorkItem, make_batch
-from spark_jobs import data_preprocessing_job, feature_engineering_job, splitting, tables
+from spark_jobs import data_preprocessing_job, feature_engineering_job, packs, tables
 from spark_jobs.lake import source_id
 from spark_jobs.preflight import check_files
 from spark_jobs.scan import find_unreadable
@@ -386,7 +386,7 @@ def test_data_files_are_written_by_the_native_writer(
     monkeypatch: pytest.MonkeyPatch,
     few: int,
 ) -> None:
-    monkeypatch.setattr(splitting, "_FEW_ROWS", few)
+    monkeypatch.setattr(packs, "_FEW_ROWS", few)
     # A setting or table property that Comet does not know makes it hand the write back to Spark without a word.
     items = [drop(f"nyc_yellow/{name}.parquet", table(trip(), trip(fare_amount=-1.0))) for name in "ab"]
     for batch in (items[:1], items):

@@ -18,7 +18,7 @@ from contracts.loading import load_contracts
 from contracts.settings import PROJECT
 from contracts.states import Layer
 from contracts.work import WorkItem, make_batch
-from spark_jobs import data_preprocessing_job, feature_engineering_job, scan, splitting
+from spark_jobs import data_preprocessing_job, feature_engineering_job, packs, scan
 from tests.spark_jobs.conftest import JobStore
 from tests.spark_jobs.dirty_trips import NUMBER, DirtyFile, dirty_files
 from tests.spark_jobs.reference import Verdict, judge
@@ -49,7 +49,7 @@ def test_dirty_files_hold_rows_that_fail_each_rule_and_rows_that_fail_none(datas
 @pytest.mark.parametrize(
     ("dataset", "few_rows", "few_files"),
     [("nyc_yellow", 20_000, 50), ("nyc_yellow", 20_000, 1), ("nyc_green", 0, 50)],
-    ids=["judged-once", "judged-once-in-parts", "judged-for-each-table"],
+    ids=["judged-once", "judged-once-in-a-pack", "judged-for-each-table"],
 )
 def test_jobs_judge_each_row_as_plain_python_does(
     lake: SparkSession,
@@ -62,9 +62,9 @@ def test_jobs_judge_each_row_as_plain_python_does(
     few_rows: int,
     few_files: int,
 ) -> None:
-    monkeypatch.setattr(splitting, "_FEW_ROWS", few_rows)
-    for module in (splitting, scan):
-        monkeypatch.setattr(module, "FEW_FILES", few_files)
+    monkeypatch.setattr(packs, "_FEW_ROWS", few_rows)
+    for module in (packs, scan):
+        monkeypatch.setattr(module, "MANY_FILES", few_files)
     drop_zones(*((zone, row["borough"], row["zone"], None) for zone, row in ZONES.items()))
     contract = CONTRACTS[dataset]
     files = list(dirty_files(tmp_path, dataset, SEED))
@@ -87,7 +87,7 @@ def test_jobs_judge_each_row_as_plain_python_does(
 
     if few_rows:
         data_files = lake.table(f"{contract.silver.name}.files").select("partition._source_id").collect()
-        assert len(data_files) == len(set(data_files)) == len(files)
+        assert len(data_files) == len(set(data_files)) == (len(files) if len(files) <= few_files else 1)
 
     taken = {source.key: source.rows_accepted for source in silver.sources}
     work = [item.model_copy(update={"version": str(silver.snapshot_id), "rows": taken[item.key]}) for item in items]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from math import ceil
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_jobs.lake import Partition, SourceRows
 from spark_jobs.packs import (
+    FILES_A_PACK,
     LEAST,
+    MANY_FILES,
     MOST_ACROSS,
     PACK_BYTES,
     Pack,
     Source,
     cut,
     cut_anew,
+    packs_of_batch,
     small_and_old,
     sources_of,
 )
@@ -88,3 +94,25 @@ def test_each_file_is_in_one_pack_and_packs_follow_one_another_and_none_is_too_l
     assert taken == sorted(taken, key=[one.id for one in packs].index)
     for one in packs:
         assert sum(s.bytes for s, name in zip(sources, taken, strict=True) if name == one.id) <= 1.5 * PACK_BYTES
+
+
+@given(st.sets(st.text(max_size=3), min_size=MANY_FILES + 1, max_size=3 * FILES_A_PACK))
+@settings(max_examples=20)
+def test_files_of_a_batch_are_spread_evenly_over_as_few_packs_as_hold_them(keys: set[str]) -> None:
+    packs = packs_of_batch("b", dict.fromkeys(keys, 1))
+    assert [one.id for one in packs] == [f"pack-of-b-{place}" for place in range(ceil(len(keys) / FILES_A_PACK))]
+    counts = Counter(pack_of(key, packs) for key in keys)
+    assert max(counts.values()) <= FILES_A_PACK
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+@pytest.mark.parametrize("rows", [0, 1_000])
+def test_few_files_and_files_of_many_rows_are_by_themselves(rows: int) -> None:
+    assert packs_of_batch("b", dict.fromkeys(map(str, range(MANY_FILES)), 1)) == []
+    assert packs_of_batch("b", dict.fromkeys(map(str, range(MANY_FILES + 1)), rows)) == []
+
+
+def test_packs_of_batches_are_chosen_as_small_files_are_and_are_none_of_upkeep_s() -> None:
+    came = [Partition(f"pack-of-b-{key}", 1, SMALL * 9, key, "z", OLD) for key in "ab"]
+    assert chosen_of([*came, *letters(LEAST - 2)]) == [*came, *letters(LEAST - 2)]
+    assert cut_anew([*came, pack("x", "y", 1)], came) == [pack("x", "y", 1)]
