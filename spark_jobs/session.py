@@ -93,7 +93,7 @@ def engine_conf() -> dict[str, str]:
         # (measured: two parts of a month had 2 and 1 million rows).
         "spark.sql.files.minPartitionNum": "4",
         # Listing 1,000 given files would otherwise be 1,000 tasks.
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "40",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         # For its error messages pyspark notes where in the code each column was made: a third of a small job's time.
         "spark.python.sql.dataFrameDebugging.enabled": "false",
