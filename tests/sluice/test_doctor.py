@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.settings import HOST, Settings
+from contracts.settings import HOST, USUAL_PORTS, Settings
 from sluice import doctor, install
 from sluice.doctor import Finding, examine
+from tests.servers import free_port_block
 
 
 def _find(settings: Settings, check: str) -> Finding:
@@ -19,7 +20,7 @@ def _find(settings: Settings, check: str) -> Finding:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path, cache=tmp_path / "cache", port_base=24100)
+    return Settings(home=tmp_path, cache=tmp_path / "cache", port_base=free_port_block(len(USUAL_PORTS)))
 
 
 def test_taken_port_names_its_holder_and_the_way_out(settings: Settings) -> None:
