@@ -9,7 +9,7 @@ ARGS ?=
 SEED ?= 1
 ROUNDS ?= 20
 
-.PHONY: help setup demo test test-unit chaos check format lock clean
+.PHONY: help setup demo test test-unit test-compose chaos check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,6 +34,11 @@ test: setup check ## lint, types, unit tests, and integration tests on a stack o
 
 test-unit: .venv/.ready ## the tests that start no server
 	$(BIN)/python -m pytest --numprocesses 2 -m "not services and not stack" $(ARGS)
+
+test-compose: .venv/.ready ## the stack in containers: builds the images, starts it on ports of its own  (needs Docker)
+	@docker compose version > /dev/null 2>&1 && docker info > /dev/null 2>&1 || { \
+		echo "This needs a running Docker engine and docker compose 2.21 or newer; neither is asked for by make test."; exit 1; }
+	SLUICE_TEST_COMPOSE=1 $(BIN)/python -m pytest tests/compose $(ARGS)
 
 chaos: setup ## seeded faults on a stack of its own  (SEED=1 ROUNDS=20)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python libfaketime==3.0.0 || echo "without it, no clock will jump"

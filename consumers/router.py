@@ -65,7 +65,7 @@ from contracts.fail_points import Step, reach
 from contracts.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
 from contracts.manifest import parse_manifest
 from contracts.markers import CommitMarker, parse_marker
-from contracts.settings import HOST, Settings, load_settings
+from contracts.settings import Settings, load_settings
 from contracts.states import Layer, Reason
 from contracts.work import WorkMessage, refuse_foreign
 from ingest.store import Store, store_for
@@ -417,7 +417,7 @@ def _serve(settings: Settings, stopping: threading.Event) -> None:
     contracts = WatchedContracts(settings.contracts_dir)
     login = settings.kafka_login("router")
     producer = Producer(login)
-    server, thread = start_http_server(settings.ports.router_metrics, addr=HOST)
+    server, thread = start_http_server(settings.ports.router_metrics, addr=settings.listen)
     try:
         with open_ledger(settings) as ledger:
             router = Router(

@@ -1,7 +1,10 @@
 """The settings of a stack: one model, read from the environment and from the stack's secrets file.
 
-Environment variables begin with `SLUICE_`. Secrets come from the environment or from
-`$SLUICE_HOME/secrets.env` (mode 0600), which the first start makes; nothing else holds them.
+Environment variables begin with `SLUICE_`. Secrets come from the environment or from a file of mode 0600,
+`$SLUICE_HOME/secrets.env` or what `SLUICE_SECRETS_FILE` names, which the first start makes; nothing else holds them.
+
+Everything is on this machine by default. Where the parts are on machines or in containers of their own, each listens
+on an address that the others reach (`listen`) and is told where the others are (`*_address`).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -85,6 +89,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", frozen=True)
 
+    stack: Literal["processes", "compose"] = "processes"
+    """Whether the servers are processes that `sluice up` starts here, or containers of compose/compose.yaml."""
     home: Path = PROJECT / ".sluice"
     """Where a stack keeps its data, logs and secrets."""
     cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sluice"
@@ -93,12 +99,31 @@ class Settings(BaseSettings):
     """First of a block of ports; the usual ports when unset."""
     contracts_dir: Path = PROJECT / "contracts" / "datasets"
 
+    listen: str = HOST
+    """Address that the servers of the stack listen on."""
+    own_address: str = HOST
+    """Host name by which Spark's parts reach the one that reads this setting."""
     minio_address: str | None = None
     """`host:port` by which clients reach MinIO, where something stands between; its own port when unset."""
+    minio_console_address: str | None = None
+    """The same of MinIO's page for people."""
     kafka_address: str | None = None
     """The same of the Kafka broker; it tells its clients to come by this address."""
+    kafka_outside_address: str | None = None
+    """`host:port` that the broker tells those who come to its second listener, from outside the containers' network.
+    None: it has no second listener."""
     postgres_address: str | None = None
     """The same of Postgres."""
+    redis_address: str | None = None
+    """The same of Celery's queue, which makes the Celery executor run Airflow's tasks. None: the scheduler does."""
+    spark_master_address: str | None = None
+    """The same of the standalone cluster's master."""
+    spark_connect_address: str | None = None
+    """The same of the Spark Connect server."""
+    airflow_address: str | None = None
+    """The same of Airflow's api-server, for the other parts."""
+    airflow_page: str | None = None
+    """URL of Airflow's pages for people, where it differs from that address."""
 
     s3_region: str = "us-east-1"
     postgres_superuser: str = "sluice"
@@ -136,6 +161,9 @@ class Settings(BaseSettings):
     kafka_operator_password: SecretStr = SecretStr("")
     """Kafka user `operator`: a person's commands."""
 
+    redis_password: SecretStr = SecretStr("")
+    """Of Celery's queue."""
+
     airflow_admin_user: str = "admin"
     airflow_admin_password: SecretStr = SecretStr("")
     airflow_service_user: str = "sluice-listener"
@@ -151,6 +179,8 @@ class Settings(BaseSettings):
     """Cores of the warm Spark Connect application."""
     spark_driver_memory: str = "1g"
     spark_executor_memory: str = "2g"
+    spark_worker_memory: str = "6g"
+    """What a worker of the standalone cluster offers to executors."""
 
     @cached_property
     def ports(self) -> Ports:
@@ -161,6 +191,11 @@ class Settings(BaseSettings):
     def s3_endpoint(self) -> str:
         """`host:port` of MinIO."""
         return self.minio_address or f"{HOST}:{self.ports.minio}"
+
+    @property
+    def minio_console_url(self) -> str:
+        """MinIO's page for people."""
+        return f"http://{self.minio_console_address or f'{HOST}:{self.ports.minio_console}'}"
 
     @property
     def kafka_bootstrap(self) -> str:
@@ -191,17 +226,24 @@ class Settings(BaseSettings):
     @property
     def spark_remote(self) -> str:
         """Address of the Spark Connect server."""
-        return f"sc://{HOST}:{self.ports.spark_connect}"
+        return f"sc://{self.spark_connect_address or f'{HOST}:{self.ports.spark_connect}'}"
 
     @property
     def spark_master_url(self) -> str:
         """Address of the standalone master."""
-        return f"spark://{HOST}:{self.ports.spark_master}"
+        return f"spark://{self.spark_master_address or f'{HOST}:{self.ports.spark_master}'}"
 
     @property
     def airflow_url(self) -> str:
         """Address of the Airflow UI and REST API."""
-        return f"http://{HOST}:{self.ports.airflow}"
+        return f"http://{self.airflow_address or f'{HOST}:{self.ports.airflow}'}"
+
+    @property
+    def redis_url(self) -> str | None:
+        """Connection URL of Celery's queue; holds its password, so never log it."""
+        if self.redis_address is None:
+            return None
+        return f"redis://:{self.redis_password.get_secret_value()}@{self.redis_address}/0"
 
     def postgres_url(self, role: str, database: str, driver: str = "postgresql") -> str:
         """Connection URL of a role; holds the role's password, so never log it."""
@@ -216,6 +258,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment and from the secrets file of `SLUICE_HOME`, if there is one."""
+    """Read the settings from the environment and from the secrets file, if there is one."""
     home = Path(os.environ.get("SLUICE_HOME") or PROJECT / ".sluice").expanduser().resolve()
-    return Settings(_env_file=home / SECRETS_FILE, home=home)  # type: ignore[call-arg]
+    secrets = Path(os.environ.get("SLUICE_SECRETS_FILE") or home / SECRETS_FILE)
+    return Settings(_env_file=secrets, home=home)  # type: ignore[call-arg]

@@ -32,9 +32,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
 
 def _core(settings: Settings) -> dict[str, str]:
     return {
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-        # Each of them is a process that is forked at start; 32 by default.
-        "AIRFLOW__CORE__PARALLELISM": "4",
+        **_executor(settings),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "airflow" / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "airflow" / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -54,12 +52,30 @@ def _core(settings: Settings) -> dict[str, str]:
     }
 
 
+def _executor(settings: Settings) -> dict[str, str]:
+    if settings.redis_url is None:
+        # Each of them is a process that is forked at start; 32 by default.
+        return {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor", "AIRFLOW__CORE__PARALLELISM": "4"}
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        # Over all workers; how many tasks each takes at a time is the next one.
+        "AIRFLOW__CORE__PARALLELISM": "64",
+        "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
+        "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
+        "AIRFLOW__CELERY__BROKER_URL": settings.redis_url,
+        "AIRFLOW__CELERY__RESULT_BACKEND": settings.postgres_url("airflow", "airflow", "db+postgresql+psycopg2"),
+        # A task of a worker that was killed is given to another after this many seconds; a day by default. No task of
+        # ours is that long, and one that were would be given out twice, which the ledger's fence makes harmless.
+        "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "7200",
+    }
+
+
 def _web(settings: Settings) -> dict[str, str]:
     return {
-        "AIRFLOW__API__HOST": HOST,
+        "AIRFLOW__API__HOST": settings.listen,
         "AIRFLOW__API__PORT": str(settings.ports.airflow),
         "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__API__BASE_URL": settings.airflow_url,
+        "AIRFLOW__API__BASE_URL": settings.airflow_page or settings.airflow_url,
         "AIRFLOW__API__INSTANCE_NAME": "Sluice",
         "AIRFLOW__API__SECRET_KEY": settings.airflow_secret_key.get_secret_value(),
         "AIRFLOW__API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
@@ -106,7 +122,8 @@ def _connections(settings: Settings) -> dict[str, str]:
         "fetch.wait.max.ms": 100,
         "reconnect.backoff.max.ms": 1000,
     }
-    spark = {"conn_type": "spark", "host": f"spark://{HOST}", "port": settings.ports.spark_master}
+    host, _, port = settings.spark_master_url.rpartition(":")
+    spark = {"conn_type": "spark", "host": host, "port": int(port)}
     return {
         f"AIRFLOW_CONN_{KAFKA_CONNECTION.upper()}": json.dumps({"conn_type": "kafka", "extra": kafka}),
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(spark),

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 wrong usage, 3 not running, 4 the file ended in quarantine
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import typer
 from contracts import errors
 from contracts.settings import Settings, load_settings
 from sluice import render
+from sluice.stacks import chosen
 
 app = typer.Typer(
     help="Drop a file into the bucket bronze, and it reaches gold by itself.",
@@ -87,19 +89,31 @@ def _say(as_json: bool) -> Any:
 
 
 def _running() -> Settings:
-    from sluice.supervisor import require_running
-
     settings = load_settings()
-    require_running(settings)
+    chosen(settings).require_running(settings)
     return settings
+
+
+@app.callback()
+def choosechosen(
+    stack: Annotated[
+        Literal["processes", "compose"],
+        typer.Option(envvar="SLUICE_STACK", help="Servers as processes of this machine, or in containers."),
+    ] = "processes",
+) -> None:
+    """Drop a file into the bucket bronze, and it reaches gold by itself."""
+    if stack == "compose":
+        with _told(as_json=False):
+            from sluice.compose_stack import environment
+
+            os.environ.update(environment() | {"SLUICE_STACK": stack})
 
 
 @app.command()
 def up(as_json: Json = False) -> None:
     """Start every server and bootstrap it; safe to repeat."""
     with _told(as_json):
-        from sluice import stack
-
+        stack = chosen(load_settings())
         settings = stack.up(_say(as_json))
         _show_status(stack.status(settings), as_json)
 
@@ -108,9 +122,7 @@ def up(as_json: Json = False) -> None:
 def down(as_json: Json = False) -> None:
     """Stop every server; the data stays."""
     with _told(as_json):
-        from sluice import stack
-
-        stack.down(_say(as_json))
+        chosen(load_settings()).down(_say(as_json))
         _print_json({"running": False}) if as_json else render.step("stopped; nothing is left running")
 
 
@@ -118,9 +130,8 @@ def down(as_json: Json = False) -> None:
 def status(as_json: Json = False) -> None:
     """Show every server: whether it does its job, where it is, what it takes."""
     with _told(as_json):
-        from sluice import stack
-
-        found = stack.status(load_settings())
+        settings = load_settings()
+        found = chosen(settings).status(settings)
         _show_status(found, as_json)
         if all(service.state == "stopped" for service in found.services):
             raise typer.Exit(3)
@@ -345,17 +356,16 @@ def logs(
 ) -> None:
     """Show a server's log."""
     with _told(as_json):
-        from sluice.logs import follow_lines, last_lines
-
         settings = load_settings()
-        shown = last_lines(settings, service, lines)
+        stack = chosen(settings)
+        shown = stack.last_lines(settings, service, lines)
         if as_json:
             _print_json({"service": service, "lines": shown})
             return
         for line in shown:
             print(line)
         if follow:
-            for line in follow_lines(settings, service):
+            for line in stack.follow_lines(settings, service):
                 print(line, flush=True)
 
 

@@ -10,9 +10,11 @@ from rich.live import Live
 from contracts.dataset import DatasetContract
 from contracts.errors import DownloadFailed, ServiceUnavailable, UsageError
 from contracts.loading import load_contracts
-from contracts.settings import Settings
+from contracts.settings import Settings, load_settings
 from contracts.story import FileStory
-from sluice import render, stack
+from sluice import render
+from sluice.stacks import chosen
+from sluice.status import Say
 
 SEED = 7
 WAIT_SECONDS = 600.0
@@ -41,7 +43,7 @@ def run_demo(source: str, rows: int, year: int, month: int, quiet: bool) -> File
         render.heading("1. The servers")
     from ingest.download import published_name
 
-    settings = stack.up(say)
+    settings = chosen(load_settings()).up(say)
     contract = _demo_contract(settings)
     if not quiet:
         render.heading("2. The file")
@@ -78,7 +80,7 @@ def _put_month(
     period: tuple[int, int],
     rows: int,
     key: str,
-    say: stack.Say,
+    say: Say,
 ) -> str:
     """Put the month into bronze; returns the etag when its bytes were put, empty when bronze held them already."""
     from ingest.download import download_month
@@ -106,7 +108,7 @@ def _put_sample(
     period: tuple[int, int],
     rows: int,
     key: str,
-    say: stack.Say,
+    say: Say,
 ) -> str:
     from ingest.drop import drop_file
     from ingest.generator import generate_month
@@ -188,9 +190,9 @@ def addresses(settings: Settings, dataset: str) -> list[tuple[str, str]]:
     """The pages of the stack and their logins."""
     ports = settings.ports
     return [
-        ("Airflow UI", f"{settings.airflow_url}  login {settings.airflow_admin_user} / "
+        ("Airflow UI", f"{settings.airflow_page or settings.airflow_url}  login {settings.airflow_admin_user} / "
                        f"{settings.airflow_admin_password.get_secret_value()}"),
-        ("MinIO console", f"http://127.0.0.1:{ports.minio_console}  login {settings.minio_root_user} / "
+        ("MinIO console", f"{settings.minio_console_url}  login {settings.minio_root_user} / "
                           f"{settings.minio_root_password.get_secret_value()}"),
         ("Spark master UI", f"http://127.0.0.1:{ports.spark_master_ui}"),
         ("Spark worker UI", f"http://127.0.0.1:{ports.spark_worker_ui}"),

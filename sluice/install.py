@@ -191,6 +191,21 @@ def _link_spark_jars(folder: Path) -> None:
             link.symlink_to(jar)
 
 
+def jars_into_pyspark(say: Say) -> None:
+    """Copy the extra jars beside pyspark's own: for an image, which keeps no cache.
+
+    Raises:
+        SetupError: Java is missing, or the jars cannot be had or are not the ones wanted.
+    """
+    java = find_java()
+    if java is None:
+        raise SetupError("Java 17 or 21 is missing in the image.")
+    with tempfile.TemporaryDirectory() as cache:
+        _ensure_jars("spark", Path(cache), java, say)
+        for jar in (Path(cache) / "spark-jars").iterdir():
+            shutil.copy(jar, pyspark_home() / "jars")
+
+
 def _ensure_minio(cache: Path, say: Say) -> None:
     ensure_built("MinIO", MINIO_MODULE, minio_binary(cache), cache, say)
 

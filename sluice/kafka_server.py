@@ -1,4 +1,4 @@
-"""The Kafka broker: one KRaft node on the loopback address, which lets nobody in without a password."""
+"""The Kafka broker: one KRaft node, which lets nobody in without a password."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contracts.errors import SetupError
-from contracts.settings import HOST, PROJECT, Settings
+from contracts.settings import PROJECT, Settings
 from sluice import install
 from sluice.secrets import write_private
 
 HEAP = "384m"
 LISTENER = "CLIENTS"
+OUTSIDE = "OUTSIDE"
+OUTSIDE_PORT = 9094
+"""Where the second listener is, which only a broker in a container has; see `Settings.kafka_outside_address`."""
 BROKER = "admin"
 """The user that the broker is to itself and to the bootstrap."""
 
@@ -31,20 +34,27 @@ def properties_file(settings: Settings) -> Path:
 def properties(settings: Settings) -> str:
     """The broker's server.properties; holds the passwords of all its users, so write it for its owner alone."""
     ports = settings.ports
-    controller = f"CONTROLLER://{HOST}:{ports.kafka_controller}"
+    listeners = {LISTENER: (ports.kafka, settings.kafka_bootstrap)}
+    if settings.kafka_outside_address is not None:
+        listeners[OUTSIDE] = (OUTSIDE_PORT, settings.kafka_outside_address)
+    listeners["CONTROLLER"] = (ports.kafka_controller, f"{settings.own_address}:{ports.kafka_controller}")
+    clients = [name for name in listeners if name != "CONTROLLER"]
     values = {
         "process.roles": "broker,controller",
         "node.id": "1",
-        "controller.quorum.bootstrap.servers": f"{HOST}:{ports.kafka_controller}",
-        "listeners": f"{LISTENER}://{HOST}:{ports.kafka},{controller}",
-        "advertised.listeners": f"{LISTENER}://{settings.kafka_bootstrap},{controller}",
-        "listener.security.protocol.map": f"{LISTENER}:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+        "controller.quorum.bootstrap.servers": listeners["CONTROLLER"][1],
+        "listeners": ",".join(f"{name}://{settings.listen}:{port}" for name, (port, _) in listeners.items()),
+        "advertised.listeners": ",".join(f"{name}://{address}" for name, (_, address) in listeners.items()),
+        "listener.security.protocol.map": ",".join(f"{name}:SASL_PLAINTEXT" for name in listeners),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": LISTENER,
         "sasl.enabled.mechanisms": "PLAIN",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.mechanism.controller.protocol": "PLAIN",
-        f"listener.name.{LISTENER.lower()}.plain.sasl.jaas.config": _logins(settings, settings.kafka_passwords),
+        **{
+            f"listener.name.{name.lower()}.plain.sasl.jaas.config": _logins(settings, settings.kafka_passwords)
+            for name in clients
+        },
         # The broker alone speaks to its controller.
         "listener.name.controller.plain.sasl.jaas.config": _logins(settings, [BROKER]),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",

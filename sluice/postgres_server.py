@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from contracts.errors import ServiceUnavailable, SetupError
-from contracts.settings import HOST, Settings
+from contracts.settings import Settings
 
 _SYSTEM_USER = "embedded_postgres"
 
@@ -34,12 +34,22 @@ def system_user() -> str | None:
 def argv(settings: Settings) -> list[str]:
     """The server's command line."""
     return [
-        str(_bin() / "postgres"), "-D", str(_data(settings)), "-p", str(settings.ports.postgres), "-h", HOST,
-        "-c", "unix_socket_directories=", "-c", "shared_buffers=128MB", "-c", "max_connections=200",
-        "-c", "password_encryption=scram-sha-256", "-c", "log_min_duration_statement=2000",
-        # Whoever was cut off in the middle of a transaction must not keep its locks.
-        "-c", "idle_in_transaction_session_timeout=60s",
+        str(_bin() / "postgres"), "-D", str(_data(settings)), "-p", str(settings.ports.postgres),
+        "-h", settings.listen, "-c", "unix_socket_directories=", *tuning(),
     ]  # fmt: skip
+
+
+def tuning() -> list[str]:
+    """The server's options but for paths and addresses; compose/compose.yaml has the same ones."""
+    options = {
+        "shared_buffers": "128MB",
+        "max_connections": "200",
+        "password_encryption": "scram-sha-256",
+        "log_min_duration_statement": "2000",
+        # Whoever was cut off in the middle of a transaction must not keep its locks.
+        "idle_in_transaction_session_timeout": "60s",
+    }
+    return [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
 
 
 def prepare(settings: Settings) -> None:

@@ -11,6 +11,9 @@ from pydantic import SecretStr
 
 from contracts.settings import SECRETS_FILE, Settings
 
+SECRETS = tuple(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
+"""Names of the settings that are secret."""
+
 # Airflow's Fernet key has a form of its own: 32 bytes in URL-safe base64.
 _FERNET = "airflow_fernet_key"
 
@@ -25,9 +28,9 @@ def ensure_secrets(home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     have = {line.partition("=")[0] for line in lines}
-    for name, field in Settings.model_fields.items():
+    for name in SECRETS:
         variable = f"SLUICE_{name.upper()}"
-        if field.annotation is SecretStr and variable not in have:
+        if variable not in have:
             lines.append(f"{variable}={_new_secret(name)}")
     # Written beside and renamed, so that a crash leaves the old file or the new one.
     draft = path.with_suffix(".new")

@@ -57,7 +57,8 @@ def _minio(settings: Settings) -> Command:
     return Command(
         [
             str(install.minio_binary(settings.cache)), "server", str(data / "data"), "--quiet",
-            "--address", f"{HOST}:{ports.minio}", "--console-address", f"{HOST}:{ports.minio_console}",
+            "--address", f"{settings.listen}:{ports.minio}",
+            "--console-address", f"{settings.listen}:{ports.minio_console}",
         ],
         {
             "MINIO_ROOT_USER": settings.minio_root_user,
@@ -82,8 +83,8 @@ def _spark_environment(settings: Settings) -> dict[str, str]:
         "JAVA_HOME": _java(settings),
         "SPARK_HOME": str(install.pyspark_home()),
         "SPARK_CONF_DIR": str(LOGGING.parent),
-        "SPARK_LOCAL_IP": HOST,
-        "SPARK_PUBLIC_DNS": HOST,
+        "SPARK_LOCAL_IP": settings.listen,
+        "SPARK_PUBLIC_DNS": settings.own_address,
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_NO_DAEMONIZE": "1",
         "SPARK_LOCAL_DIRS": str(settings.home / "spark" / "local"),
@@ -117,7 +118,8 @@ def _spark_master(settings: Settings) -> Command:
     return Command(
         [
             str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.master.Master",
-            "--host", HOST, "--port", str(ports.spark_master), "--webui-port", str(ports.spark_master_ui),
+            "--host", settings.own_address, "--port", str(ports.spark_master),
+            "--webui-port", str(ports.spark_master_ui),
         ],
         _spark_environment(settings)
         | {"SPARK_MASTER_OPTS": " ".join(f'"-D{name}={value}"' for name, value in options.items())},
@@ -130,8 +132,9 @@ def _spark_worker(settings: Settings) -> Command:
     return Command(
         [
             str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.worker.Worker",
-            "--host", HOST, "--port", str(ports.spark_worker), "--webui-port", str(ports.spark_worker_ui),
-            "--cores", str(2 * settings.spark_cores), "--memory", "6g",
+            "--host", settings.own_address, "--port", str(ports.spark_worker),
+            "--webui-port", str(ports.spark_worker_ui),
+            "--cores", str(2 * settings.spark_cores), "--memory", settings.spark_worker_memory,
             "--work-dir", str(settings.home / "spark" / "work"), settings.spark_master_url,
         ],
         _spark_environment(settings)
@@ -173,7 +176,8 @@ def _router(settings: Settings) -> Command:
 def _airflow(part: str, *options: str) -> Callable[[Settings], Command]:
     def command(settings: Settings) -> Command:
         program = str(Path(sys.executable).with_name("airflow"))
-        return Command([program, part, *options], airflow_environment(settings) | {"JAVA_HOME": _java(settings)})
+        java = {"JAVA_HOME": home} if (home := _java(settings)) else {}
+        return Command([program, *part.split(), *options], airflow_environment(settings) | java)
 
     return command
 
@@ -192,6 +196,9 @@ SERVICES: tuple[Service, ...] = (
     Service("airflow-triggerer", 2, _airflow("triggerer", "--skip-serve-logs"), "airflow"),
 )
 BY_NAME: Mapping[str, Service] = {service.name: service for service in SERVICES}
+
+CELERY_WORKER = Service("airflow-worker", 2, _airflow("celery worker", "--skip-serve-logs"), "airflow")
+"""Runs Airflow's tasks where the executor is Celery; on one machine without containers the scheduler does."""
 
 
 def service_url(service: Service, settings: Settings) -> str | None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,44 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict
 
 from contracts.errors import NotRunning, ServiceUnavailable, SetupError
-from contracts.settings import PROJECT, Settings, load_settings
+from contracts.settings import Settings, load_settings
 from sluice import doctor, health, supervisor
-from sluice.airflow_config import airflow_environment
+from sluice.bootstrapping import bootstrap
+from sluice.logs import follow_lines, last_lines
 from sluice.secrets import ensure_secrets
 from sluice.services import BY_NAME, SERVICES, Service, master_state, service_url
+from sluice.status import Say, ServiceStatus, StackStatus
+from sluice.supervisor import require_running
 
-Say = Callable[[str], None]
+__all__ = ["down", "follow_lines", "last_lines", "require_running", "status", "up"]
+
 START_SECONDS = 240
 """Limit for a wave of services to become healthy; a slow, shared machine needs about a quarter of it."""
 
 MOST_CRASH_LOOKS = 10
 """How often a starting service may be seen crashed, at a look each half second, before the start is given up."""
-
-
-class ServiceStatus(BaseModel):
-    """One service, as `sluice status` shows it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    state: str
-    """running, starting, unhealthy, stopped or failed"""
-    pid: int | None
-    url: str | None
-    memory_mb: int
-    """Resident memory of the process and its children."""
-
-
-class StackStatus(BaseModel):
-    """All services of a stack."""
-
-    model_config = ConfigDict(frozen=True)
-
-    ready: bool
-    services: tuple[ServiceStatus, ...]
 
 
 def up(say: Say) -> Settings:
@@ -78,7 +55,7 @@ def up(say: Say) -> Settings:
             shutil.rmtree(master_state(settings), ignore_errors=True)
         supervisor.start(settings)
         _start_wave(settings, 1, say)
-        _bootstrap(settings, say)
+        bootstrap(settings, supervisor.log_file(settings, "airflow-bootstrap"), say)
         _start_wave(settings, 2, say)
         _warm_up(settings, say)
     return settings
@@ -130,50 +107,6 @@ def _raise_for_failed(settings: Settings, names: set[str], crashes: Counter[str]
         if name in names and (process.state == "FATAL" or crashes[name] >= MOST_CRASH_LOOKS):
             tail = supervisor.log_file(settings, name).read_text("utf-8", errors="replace").splitlines()[-5:]
             raise ServiceUnavailable(f"{name} does not start. Its last lines:\n" + "\n".join(tail))
-
-
-def _bootstrap(settings: Settings, say: Say) -> None:
-    """Make databases, topics, buckets, users, notification rules and tables. Safe to repeat."""
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-    from consumers.migrate import migrate
-    from ingest.bootstrap import bootstrap_store
-    from sluice.postgres_server import bootstrap_databases
-
-    begun = time.monotonic()
-    bootstrap_databases(settings)
-    with ThreadPoolExecutor() as pool:
-        steps: list[Future[None]] = [
-            pool.submit(_bootstrap_airflow, settings),
-            pool.submit(migrate, settings.postgres_url("ledger", "lake")),
-            pool.submit(_bootstrap_kafka, settings),
-            pool.submit(bootstrap_store, settings),
-        ]
-        for step in steps:
-            step.result()
-    say(f"bootstrap is done: databases, topics, buckets, users, notification rules ({time.monotonic() - begun:.0f} s)")
-
-
-def _bootstrap_kafka(settings: Settings) -> None:
-    from consumers.broker import ensure_grants, ensure_topics
-
-    login = settings.kafka_login("admin")
-    # First the grants: MinIO and, in a stack that is partly up, the others wait for them.
-    ensure_grants(login)
-    ensure_topics(login)
-
-
-def _bootstrap_airflow(settings: Settings) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    log = supervisor.log_file(settings, "airflow-bootstrap")
-    with log.open("w", encoding="utf-8") as output:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", str(PROJECT / "airflow" / "bootstrap.py")],
-            env=environment | airflow_environment(settings), stdout=output, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        tail = log.read_text("utf-8", errors="replace").splitlines()[-5:]
-        raise ServiceUnavailable(f"Airflow's tables or users could not be made; see {log}:\n" + "\n".join(tail))
 
 
 def _warm_up(settings: Settings, say: Say) -> None:

@@ -13,7 +13,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from contracts.errors import JobFailed, ScanFailed, ServiceUnavailable
-from contracts.settings import HOST, Settings
+from contracts.settings import Settings
 
 CATALOG = "lake"
 _SESSION_ID = "51c1ce00-0000-4000-8000-000000000001"
@@ -121,9 +121,9 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
         # Measured on two cores: the optimizing compiler took more CPU time than the jobs. The driver's code runs a few
         # times a job, and the executors' loops over rows are native, so the quick compiler does for both.
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
-        "spark.driver.host": HOST,
-        "spark.driver.bindAddress": HOST,
-        "spark.connect.grpc.binding.address": HOST,
+        "spark.driver.host": settings.own_address,
+        "spark.driver.bindAddress": settings.listen,
+        "spark.connect.grpc.binding.address": settings.listen,
         # Kept forever: a session that has ended cannot be opened again under its id.
         "spark.connect.session.manager.defaultSessionTimeout": "-1",
         # A plan that is kept names a file's size as it was when a job read that key before: a corrected file would be
@@ -180,8 +180,8 @@ def submit_session(settings: Settings, name: str) -> SparkSession:
                 f"{_S3A}.secret.key": settings.spark_secret_key.get_secret_value(),
                 # One core, so that it finds a place beside the warm server.
                 "spark.cores.max": "1",
-                "spark.driver.host": HOST,
-                "spark.driver.bindAddress": HOST,
+                "spark.driver.host": settings.own_address,
+                "spark.driver.bindAddress": settings.listen,
             }
         )
         if SparkConf().get("spark.master", "local[*]") == "local[*]":

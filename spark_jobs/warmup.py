@@ -1,11 +1,13 @@
 """Makes the tables of every contract, and takes a handful of made-up rows through both jobs once.
 
 A fresh Spark server needs some 9 s more for its first job than for its second; this pays them at start.
+`python -m spark_jobs.warmup` does it in a container.
 """
 
 from __future__ import annotations
 
 import io
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,8 +16,9 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from contracts.dataset import Column, DatasetContract, Gold
+from contracts.errors import SluiceError
 from contracts.loading import load_contracts
-from contracts.settings import Settings
+from contracts.settings import Settings, load_settings
 from contracts.states import Layer
 from contracts.work import WorkItem, make_batch
 from ingest.store import ObjectInfo, Store
@@ -130,3 +133,17 @@ def _value(column: Column, share: float, place: int) -> Any:
         return "1" if kind == "string" else True
     # Amounts are floating-point numbers in most files that people drop; their cast is worth warming.
     return 1.0 if kind == "decimal" else 1
+
+
+def main() -> int:
+    """Entry point; 0 warm, 1 a server does not answer or Spark refused."""
+    try:
+        warm_up(load_settings())
+    except SluiceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""A stack of containers for these tests alone: a project, ports, secrets and volumes of its own, gone at the end.
+
+They run where `SLUICE_TEST_COMPOSE` is set, as `make test-compose` does: images have to be built first, which takes
+minutes. `SLUICE_TEST_COMPOSE_ENV` names an env file with other base images; `SLUICE_TEST_COMPOSE_KEEP` keeps the stack.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from contracts.settings import PROJECT
+from sluice.containers import PARTS
+from tests.servers import free_port_block
+
+PROJECT_NAME = "sluice-test"
+PORTS = (
+    "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "POSTGRES_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT",
+    "SPARK_CONNECT_PORT", "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
+)  # fmt: skip
+WORKERS = 4
+"""Ports that replicas of the Spark worker can take for their pages."""
+
+
+@dataclass
+class Containers:
+    """A running stack of containers, and how its tests speak to it."""
+
+    environment: dict[str, str]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long building and starting took."""
+
+    def run(self, *command: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """Run a command in the repository's root with the stack's environment."""
+        done = subprocess.run(
+            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"[-6000:]
+            )
+        return done
+
+    def compose(self, *arguments: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """`docker compose …` of this project."""
+        return self.run("docker", "compose", *arguments, check=check, timeout=timeout)
+
+    def sluice(self, *arguments: str, codes: Sequence[int] = (0,), timeout: float = 900) -> Any:
+        """`sluice --stack compose … --json`; what it printed, decoded."""
+        done = self.run(
+            str(Path(sys.executable).with_name("sluice")), "--stack", "compose", *arguments, "--json",
+            check=False, timeout=timeout,
+        )  # fmt: skip
+        assert done.returncode in codes, (
+            f"sluice {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+        return json.loads(done.stdout)
+
+    def ids(self, service: str) -> list[str]:
+        """Ids of a service's containers that run."""
+        return self.compose("ps", "--quiet", service).stdout.split()
+
+    def variables(self) -> dict[str, str]:
+        """What `sluice env` prints."""
+        return dict(self.sluice("env"))
+
+    def s3(self, user: str = "ingest") -> Any:
+        """boto3, signed in as the ingest user or as the store's owner."""
+        found = self.variables()
+        keys = {
+            "ingest": (found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"]),
+            "root": (found["SLUICE_MINIO_ROOT_USER"], found["SLUICE_MINIO_ROOT_PASSWORD"]),
+        }
+        return boto3.client(
+            "s3", endpoint_url=found["AWS_ENDPOINT_URL"], region_name=found["AWS_REGION"],
+            aws_access_key_id=keys[user][0], aws_secret_access_key=keys[user][1],
+        )  # fmt: skip
+
+    def wait_healthy(self, seconds: float = 240) -> None:
+        """Wait until every lasting container is healthy."""
+        limit = time.monotonic() + seconds
+        while True:
+            found = self.sluice("status", codes=(0, 3))
+            if found["ready"]:
+                return
+            if time.monotonic() > limit:
+                bad = [item for item in found["services"] if item["state"] != "running"]
+                raise AssertionError(f"not healthy after {seconds} s: {bad}")
+            time.sleep(1)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    base = free_port_block(len(PORTS) + WORKERS)
+    ports = {name: str(base + place) for place, name in enumerate(PORTS)}
+    first = base + len(PORTS)
+    secrets = folder / "secrets"
+    for part in PARTS:
+        (secrets / part).mkdir(parents=True, exist_ok=True)
+    extra: dict[str, str] = {}
+    if path := os.environ.get("SLUICE_TEST_COMPOSE_ENV"):
+        lines = Path(path).read_text("utf-8").splitlines()
+        extra = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    return {
+        **inherited,
+        **extra,
+        **ports,
+        "SPARK_WORKER_UI_PORT": f"{first}-{first + WORKERS - 1}",
+        "COMPOSE_PROJECT_NAME": PROJECT_NAME,
+        "SECRETS_FOLDER": str(secrets),
+        "SLUICE_VERSION": "test",
+        "SLUICE_HOME": str(folder / "home"),
+    }
+
+
+@pytest.fixture(scope="session")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    """The stack: built, started, healthy."""
+    if not os.environ.get("SLUICE_TEST_COMPOSE"):
+        pytest.skip("needs images that are built for it; run: make test-compose")
+    stack = Containers(_environment(tmp_path_factory.mktemp("compose")))
+    if stack.compose("version", check=False).returncode or stack.run("docker", "info", check=False).returncode:
+        pytest.skip("there is no Docker engine with `docker compose` here")
+    stack.compose("down", "--volumes", "--remove-orphans")
+    try:
+        for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "600"])):
+            begun = time.monotonic()
+            done = stack.compose(*command, check=False, timeout=2400)
+            stack.seconds[name] = time.monotonic() - begun
+            if done.returncode:
+                told = stack.compose("ps", "--all").stdout + stack.compose("logs", "--tail", "30").stdout
+                raise AssertionError(f"docker compose {name} failed\n{done.stderr[-3000:]}\n{told[-8000:]}")
+        yield stack
+    finally:
+        if not os.environ.get("SLUICE_TEST_COMPOSE_KEEP"):
+            stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "20", check=False)

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+bin=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+exec "$bin/kafka-run-class.sh" org.apache.kafka.tools.TopicCommand "$@"

@@ -1,0 +1,239 @@
+"""The stack in containers, on a real engine: the same journeys as on the host's processes, and what is only theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.generator import generate_month
+from sluice.containers import PARTS
+from tests.compose.conftest import Containers
+
+pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
+
+LASTING = (
+    "postgres", "minio", "kafka", "valkey", "spark-master", "spark-worker", "spark-connect", "router",
+    "airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker",
+)  # fmt: skip
+MOST_MEMORY_MB = 6 * 1024
+
+Month = Callable[..., Path]
+
+
+@pytest.fixture
+def month(tmp_path: Path) -> Month:
+    """Make a generated month: `month(rows, seed)`."""
+
+    def make(rows: int = 400, seed: int = 1) -> Path:
+        path = tmp_path / f"{uuid.uuid4().hex[:8]}_2025-01.parquet"
+        generate_month(path, 2025, 1, rows, seed)
+        return path
+
+    return make
+
+
+def drop(containers: Containers, path: Path, key: str | None = None, codes: tuple[int, ...] = (0,)) -> Any:
+    """Drop a file and wait for its end; its story."""
+    words = ["drop", str(path), "--dataset", "nyc_yellow", "--wait", *(("--key", key) if key else ())]
+    return containers.sluice(*words, codes=codes)
+
+
+def rows_of(containers: Containers, key: str) -> tuple[int, int, int]:
+    """Rows of a file in silver, in rejects and in gold's features."""
+    one = [
+        containers.sluice("sql", f"select count(*) n from {table} where _source_key = '{key}'")[0]["n"]
+        for table in ("silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features")
+    ]
+    return one[0], one[1], one[2]
+
+
+def accounted(containers: Containers, story: Any, rows: int) -> None:
+    """Every row of the file is in silver and gold, or in rejects, and nowhere twice."""
+    silver, rejects, features = rows_of(containers, story["key"])
+    assert story["state"] == "done"
+    assert silver + rejects == rows
+    assert features == silver
+
+
+def test_a_put_reaches_gold_and_a_correction_replaces_its_own_rows(containers: Containers, month: Month) -> None:
+    story = drop(containers, month(500, 1))
+    accounted(containers, story, 500)
+    corrected = drop(containers, month(300, 2), story["key"])
+    accounted(containers, corrected, 300)
+
+
+def test_a_put_of_any_s3_client_needs_nothing_else(containers: Containers, month: Month) -> None:
+    key = f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
+    containers.s3().put_object(Bucket="bronze", Key=key, Body=month(250, 3).read_bytes())
+    wait_for(containers, key)
+    accounted(containers, containers.sluice("why", f"bronze/{key}"), 250)
+
+
+def wait_for(containers: Containers, key: str, seconds: float = 300) -> None:
+    """Wait until a file has ended: with the same look that a person has."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        story = containers.sluice("why", f"bronze/{key}", codes=(0, 2, 3))
+        if story.get("state") in ("done", "quarantined", "ignored"):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{key} had not ended: {story}")
+
+
+def test_bad_input_ends_in_quarantine_with_a_reason(containers: Containers, tmp_path: Path) -> None:
+    path = tmp_path / "broken_2025-01.parquet"
+    path.write_bytes(b"no parquet at all")
+    story = drop(containers, path, f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet", codes=(4,))
+    assert story["state"] == "quarantined"
+    assert story["reason"]
+
+
+def test_at_rest_the_stack_takes_at_most_six_gigabytes(containers: Containers) -> None:
+    services = containers.sluice("status")["services"]
+    assert {re.sub(r"-\d+$", "", item["name"].removeprefix("sluice-test-")) for item in services} == set(LASTING)
+    assert sum(item["memory_mb"] for item in services) <= MOST_MEMORY_MB
+
+
+def test_a_job_can_be_run_by_hand_in_the_master_s_container(containers: Containers, month: Month) -> None:
+    drop(containers, month(200, 4))
+    done = containers.compose(
+        "exec", "-T", "spark-master", "spark-submit", "--driver-memory", "512m", "--executor-memory", "512m",
+        "spark_jobs/data_preprocessing_job.py", "--dataset", "nyc_yellow", "--year", "2025", "--month", "1",
+    )  # fmt: skip
+    assert '"rows' in done.stdout or "rows" in done.stdout
+
+
+def test_the_spark_connection_is_there_without_a_click(containers: Containers) -> None:
+    done = containers.compose("exec", "-T", "airflow-api-server", "python", "-c", SHOW_CONNECTION)
+    assert done.stdout.split()[-1] == "spark://spark-master.lake:7077"
+
+
+SHOW_CONNECTION = """
+import os
+from contracts.settings import load_settings
+from sluice.airflow_config import airflow_environment
+os.environ.update(airflow_environment(load_settings()))
+from airflow.sdk.definitions.connection import Connection
+found = Connection.from_json(os.environ["AIRFLOW_CONN_SPARK_DEFAULT"])
+print(f"{found.host}:{found.port}")
+"""
+
+
+def secrets_of(containers: Containers) -> Iterator[str]:
+    """Every password of the stack."""
+    folder = Path(containers.environment["SECRETS_FOLDER"]) / "operator" / "secrets.env"
+    yield from (line.partition("=")[2] for line in folder.read_text("utf-8").splitlines() if "=" in line)
+
+
+def test_no_password_is_in_inspect_history_or_logs(containers: Containers) -> None:
+    ids = containers.compose("ps", "--all", "--quiet").stdout.split()
+    shown = containers.run("docker", "inspect", *ids).stdout
+    for image in ("sluice/airflow:test", "sluice/spark:test"):
+        shown += containers.run("docker", "history", "--no-trunc", image).stdout
+        shown += containers.run("docker", "inspect", image).stdout
+    shown += containers.compose("logs", "--no-color").stdout
+    found = [secret[:4] for secret in secrets_of(containers) if secret in shown]
+    assert not found
+
+
+def test_secrets_are_files_of_mode_0600_of_those_who_read_them(containers: Containers) -> None:
+    folder = Path(containers.environment["SECRETS_FOLDER"])
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    for path in files:
+        uid = PARTS[path.parent.name].uid
+        assert path.stat().st_uid == (folder.stat().st_uid if uid is None else uid), path
+
+
+@pytest.mark.parametrize("image", ["sluice/airflow:test", "sluice/spark:test"])
+def test_an_image_holds_no_compiler_no_cache_and_no_secret(containers: Containers, image: str) -> None:
+    script = (
+        "for p in gcc cc g++ clang go rustc; do command -v $p; done; "
+        "find / -xdev -path /proc -prune -o -type d \\( -path '*/.cache/pip' -o -path '*/.cache/uv' "
+        "-o -name secrets -path '*sluice*' \\) -print 2>/dev/null; find / -xdev -name 'secrets.env' 2>/dev/null; true"
+    )
+    done = containers.run("docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", script)
+    assert done.stdout.split() == []
+    size = int(containers.run("docker", "inspect", "--format", "{{.Size}}", image).stdout)
+    print(f"{image}: {size / 1e9:.2f} GB")
+
+
+def test_the_airflow_image_has_no_jvm(containers: Containers) -> None:
+    script = "command -v java; find / -xdev -name '*.jar' 2>/dev/null | head -3; true"
+    done = containers.run(
+        "docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", "sluice/airflow:test", "-c", script
+    )
+    assert done.stdout.split() == []
+
+
+def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containers, month: Month) -> None:
+    for place, service in enumerate(LASTING):
+        path, key = month(120, 100 + place), f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
+        if service not in ("minio",):
+            containers.s3().put_object(Bucket="bronze", Key=key, Body=path.read_bytes())
+        for container in containers.ids(service):
+            # From outside: the engine takes `docker kill` for a person's wish, and does not start it again.
+            pid = int(containers.run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout)
+            os.kill(pid, 9)
+        containers.wait_healthy()
+        if service == "minio":
+            containers.s3().put_object(Bucket="bronze", Key=key, Body=path.read_bytes())
+        wait_for(containers, key)
+        accounted(containers, containers.sluice("why", f"bronze/{key}"), 120)
+
+
+def test_a_service_can_be_paused_and_nothing_is_lost(containers: Containers, month: Month) -> None:
+    s3 = containers.s3()
+    for place, service in enumerate(("kafka", "postgres", "spark-worker", "router", "airflow-worker")):
+        path, key = month(120, 200 + place), f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
+        containers.compose("pause", service)
+        try:
+            s3.put_object(Bucket="bronze", Key=key, Body=path.read_bytes())
+        finally:
+            containers.compose("unpause", service)
+        containers.wait_healthy()
+        wait_for(containers, key)
+        accounted(containers, containers.sluice("why", f"bronze/{key}"), 120)
+
+
+def test_replicas_come_and_go_under_load_and_every_file_is_counted_once(containers: Containers, month: Month) -> None:
+    bodies = {f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet": month(100, 300 + n) for n in range(24)}
+    s3 = containers.s3()
+
+    def put(keys: list[str]) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda key: s3.put_object(Bucket="bronze", Key=key, Body=bodies[key].read_bytes()), keys))
+
+    keys = list(bodies)
+    put(keys[:8])
+    more = ("--scale", "spark-worker=3", "--scale", "airflow-worker=2", "--scale", "router=3")
+    containers.compose("up", "--detach", "--wait", "--wait-timeout", "400", "--no-recreate", *more)
+    put(keys[8:16])
+    containers.compose("up", "--detach", "--no-recreate")
+    put(keys[16:])
+    for key in keys:
+        wait_for(containers, key)
+        accounted(containers, containers.sluice("why", f"bronze/{key}"), 100)
+
+
+def test_bootstrap_can_be_run_again_and_changes_nothing(containers: Containers) -> None:
+    before = containers.variables()
+    containers.compose("run", "--rm", "init")
+    containers.compose("run", "--rm", "bootstrap")
+    assert containers.variables() == before
+    containers.wait_healthy()
+
+
+def test_status_of_the_containers_is_json_with_a_service_a_line(containers: Containers) -> None:
+    found = containers.sluice("status")
+    assert found["ready"]
+    assert all(json.dumps(item) for item in found["services"])
