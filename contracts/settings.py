@@ -172,6 +172,13 @@ class Settings(BaseSettings):
     airflow_jwt_secret: SecretStr = SecretStr("")
     airflow_secret_key: SecretStr = SecretStr("")
 
+    airflow_connections_file: Path | None = None
+    """File from which Airflow takes its connections; None: they are in its processes' environment."""
+    airflow_secrets_backend: str | None = None
+    """Class of an Airflow secrets backend that has the connections instead, for example of a vault."""
+    airflow_secrets_backend_kwargs: str = "{}"
+    """Its arguments, as a JSON object."""
+
     tlc_base_url: str = "https://d37ci6vzurychx.cloudfront.net/trip-data"
     """Where the TLC publishes its months."""
 

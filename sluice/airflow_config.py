@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from contracts.settings import HOST, PROJECT, Settings
+from contracts.settings import HOST, PROJECT, Settings, load_settings
 
 KAFKA_CONNECTION = "sluice_kafka"
 
@@ -106,6 +107,18 @@ def _pace(settings: Settings) -> dict[str, str]:
 
 
 def _connections(settings: Settings) -> dict[str, str]:
+    if settings.airflow_secrets_backend is not None:
+        backend, arguments = settings.airflow_secrets_backend, settings.airflow_secrets_backend_kwargs
+    elif settings.airflow_connections_file is not None:
+        backend = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
+        arguments = json.dumps({"connections_file_path": str(settings.airflow_connections_file)})
+    else:
+        return {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections(settings).items()}
+    return {"AIRFLOW__SECRETS__BACKEND": backend, "AIRFLOW__SECRETS__BACKEND_KWARGS": arguments}
+
+
+def connections(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Airflow's connections by their ids, in the form of its own JSON files; the one of Kafka holds a password."""
     login = settings.kafka_login("listener")
     kafka = {
         "bootstrap.servers": login.bootstrap,
@@ -123,8 +136,12 @@ def _connections(settings: Settings) -> dict[str, str]:
         "reconnect.backoff.max.ms": 1000,
     }
     host, _, port = settings.spark_master_url.rpartition(":")
-    spark = {"conn_type": "spark", "host": host, "port": int(port)}
     return {
-        f"AIRFLOW_CONN_{KAFKA_CONNECTION.upper()}": json.dumps({"conn_type": "kafka", "extra": kafka}),
-        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(spark),
+        KAFKA_CONNECTION: {"conn_type": "kafka", "extra": json.dumps(kafka)},
+        "spark_default": {"conn_type": "spark", "host": host, "port": int(port)},
     }
+
+
+if __name__ == "__main__":
+    # For `airflow connections import`, see compose/setup_airflow_connections.sh.
+    print(json.dumps(connections(load_settings())))

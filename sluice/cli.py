@@ -311,6 +311,34 @@ def reconcile(
 
 
 @app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder is made in it.")],
+    as_json: Json = False,
+) -> None:
+    """Write Airflow's database, ledger, catalog, passwords and contracts into a new folder."""
+    with _told(as_json):
+        from sluice.backup import back_up
+
+        settings = _running()
+        made = back_up(chosen(settings), settings, folder, _say(as_json))
+        _print_json({"folder": str(made)}) if as_json else render.step(f"the backup is {made}; it holds passwords")
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="What `sluice backup` made.")],
+    as_json: Json = False,
+) -> None:
+    """Put a backup back and start the stack; what came to bronze since then is brought to gold again."""
+    with _told(as_json):
+        from sluice.backup import restore as put_back
+
+        stack = chosen(load_settings())
+        settings = put_back(stack, folder, _say(as_json))
+        _show_status(stack.status(settings), as_json)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help='For example: "select count(*) from gold.nyc_yellow_features"')],
     as_json: Json = False,

@@ -29,6 +29,7 @@ _PUBLISHED = {
     "SLUICE_AIRFLOW_ADDRESS": ("airflow-api-server", 8080),
 }
 _PAGES = {("minio", 9001), ("spark-master", 8081), ("spark-worker", 8082), ("airflow-api-server", 8080)}
+_STORAGE = ("postgres", "minio", "kafka")
 _ONE_SHOT = ("init", "bootstrap", "warmup")
 
 
@@ -69,6 +70,30 @@ def up(say: Say) -> Settings:
     os.environ.update(environment())
     say("all containers are healthy")
     return load_settings()
+
+
+def start_storage(say: Say) -> Settings:
+    """Leave nothing running but what holds data: Postgres, MinIO and Kafka.
+
+    Raises:
+        ServiceUnavailable: one of them did not become healthy.
+    """
+    others = [name for name in _compose(["config", "--services"]).stdout.split() if name not in (*_STORAGE, "init")]
+    for arguments in (["stop", *others], ["up", "--detach", "--wait", "--wait-timeout", str(WAIT_SECONDS), *_STORAGE]):
+        done = _compose(arguments)
+        if done.returncode:
+            raise ServiceUnavailable(f"docker compose {arguments[0]} failed:\n{done.stderr[-800:]}")
+    say("only " + ", ".join(_STORAGE) + " are running")
+    os.environ.update(environment())
+    return load_settings()
+
+
+def postgres_client(settings: Settings, tool: str) -> tuple[list[str], dict[str, str]]:
+    """Command line (for `PROJECT`) and environment of a client program in Postgres' container, as the superuser."""
+    user = f"--username={settings.postgres_superuser}"
+    return ["docker", "compose", "--project-directory", str(PROJECT), "exec", "-T", "postgres", tool, user], {
+        **os.environ
+    }
 
 
 def down(say: Say) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ from contracts.errors import SluiceError
 from contracts.settings import SECRETS_FILE, Settings, load_settings
 from ingest.notifications import notification_environment
 from sluice import kafka_server
+from sluice.airflow_config import connections
 from sluice.secrets import SECRETS, ensure_secrets, write_private
 from sluice.services import BY_NAME, CELERY_WORKER, Service
 
@@ -103,6 +105,7 @@ PARTS: Mapping[str, Part] = {
             "airflow_secret_key", "redis_password", "kafka_listener_password", "kafka_reconcile_password",
             "ledger_password", "catalog_password", "spark_secret_key", "consumers_secret_key", "ingest_secret_key",
         ),
+        files=lambda settings: {"connections.json": json.dumps(connections(settings))},
     ),
 }  # fmt: skip
 

@@ -22,6 +22,11 @@ def _bin() -> Path:
     return Path(POSTGRES_BIN_PATH)
 
 
+def program(name: str) -> Path:
+    """A program of the same version as the server, for example `pg_dump`."""
+    return _bin() / name
+
+
 def _data(settings: Settings) -> Path:
     return settings.home / "postgres"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import time
 from collections import Counter
@@ -13,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from contracts.errors import NotRunning, ServiceUnavailable, SetupError
-from contracts.settings import Settings, load_settings
-from sluice import doctor, health, supervisor
+from contracts.settings import HOST, Settings, load_settings
+from sluice import doctor, health, postgres_server, supervisor
 from sluice.bootstrapping import bootstrap
 from sluice.logs import follow_lines, last_lines
 from sluice.secrets import ensure_secrets
@@ -22,7 +23,9 @@ from sluice.services import BY_NAME, SERVICES, Service, master_state, service_ur
 from sluice.status import Say, ServiceStatus, StackStatus
 from sluice.supervisor import require_running
 
-__all__ = ["down", "follow_lines", "last_lines", "require_running", "status", "up"]
+__all__ = [
+    "down", "follow_lines", "last_lines", "postgres_client", "require_running", "start_storage", "status", "up",
+]  # fmt: skip
 
 START_SECONDS = 240
 """Limit for a wave of services to become healthy; a slow, shared machine needs about a quarter of it."""
@@ -49,16 +52,50 @@ def up(say: Say) -> Settings:
             if status(settings).ready:
                 return settings
         else:
-            _kill_leftovers(settings)
-            _refuse_unfit_machine(settings)
-            # A new master need not wait for workers and applications of a stack that was stopped.
-            shutil.rmtree(master_state(settings), ignore_errors=True)
+            _make_ready(settings)
         supervisor.start(settings)
         _start_wave(settings, 1, say)
         bootstrap(settings, supervisor.log_file(settings, "airflow-bootstrap"), say)
         _start_wave(settings, 2, say)
         _warm_up(settings, say)
     return settings
+
+
+def _make_ready(settings: Settings) -> None:
+    _kill_leftovers(settings)
+    _refuse_unfit_machine(settings)
+    # A new master need not wait for workers and applications of a stack that was stopped.
+    shutil.rmtree(master_state(settings), ignore_errors=True)
+
+
+def start_storage(say: Say) -> Settings:
+    """Leave nothing running but what holds data, Postgres, MinIO and Kafka, and what comes up with them.
+
+    Raises:
+        SetupError, ServiceUnavailable: as `up` does.
+    """
+    settings = load_settings()
+    with _lock(settings.home):
+        ensure_secrets(settings.home)
+        settings = load_settings()
+        if supervisor.running(settings):
+            names = [service.name for service in SERVICES if service.wave > 1]
+            supervisor.stop_services(settings, names)
+            _wait_until_stopped(settings, set(names))
+        else:
+            _make_ready(settings)
+        supervisor.start(settings)
+        _start_wave(settings, 1, say)
+    return settings
+
+
+def postgres_client(settings: Settings, tool: str) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of a client program of Postgres, signed in as the superuser."""
+    argv = [
+        str(postgres_server.program(tool)), f"--host={HOST}", f"--port={settings.ports.postgres}",
+        f"--username={settings.postgres_superuser}", "--no-password",
+    ]  # fmt: skip
+    return argv, os.environ | {"PGPASSWORD": settings.postgres_password.get_secret_value()}
 
 
 def _refuse_unfit_machine(settings: Settings) -> None:

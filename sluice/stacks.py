@@ -15,6 +15,12 @@ class Stack(Protocol):
     def up(self, say: Say) -> Settings:
         """Start what is not running and wait until all is healthy; the settings by which it is reached."""
 
+    def start_storage(self, say: Say) -> Settings:
+        """Leave nothing running that writes to databases or tables, but what holds them."""
+
+    def postgres_client(self, settings: Settings, tool: str) -> tuple[list[str], dict[str, str]]:
+        """Command line and environment of `pg_dump` or `pg_restore`, signed in as the superuser."""
+
     def down(self, say: Say) -> None:
         """Stop everything; the data stays."""
 

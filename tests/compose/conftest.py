@@ -19,8 +19,11 @@ from typing import Any
 import boto3
 import pytest
 
-from contracts.settings import PROJECT
+from consumers.ledger import open_ledger
+from contracts.settings import PROJECT, SECRETS_FILE, Settings
+from contracts.story import FileStory
 from sluice.containers import PARTS
+from sluice.files import wait_for_end
 from tests.servers import free_port_block
 
 PROJECT_NAME = "sluice-test"
@@ -28,6 +31,10 @@ PORTS = (
     "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "POSTGRES_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT",
     "SPARK_CONNECT_PORT", "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
 )  # fmt: skip
+ADDRESSES = {
+    "minio_address": "MINIO", "kafka_address": "KAFKA", "postgres_address": "POSTGRES",
+    "spark_connect_address": "SPARK_CONNECT", "airflow_address": "AIRFLOW",
+}  # fmt: skip
 WORKERS = 4
 """Ports that replicas of the Spark worker can take for their pages."""
 
@@ -70,20 +77,33 @@ class Containers:
         """Ids of a service's containers that run."""
         return self.compose("ps", "--quiet", service).stdout.split()
 
+    @property
+    def settings(self) -> Settings:
+        """The settings by which the host reaches the stack, as `sluice --stack compose` finds them."""
+        at = {name: f"127.0.0.1:{self.environment[f'{port}_PORT']}" for name, port in ADDRESSES.items()}
+        secrets = Path(self.environment["SECRETS_FOLDER"]) / "operator" / SECRETS_FILE
+        return Settings(_env_file=secrets, stack="compose", **at)  # type: ignore[call-arg, arg-type]
+
+    def put(self, key: str, path: Path) -> None:
+        """Put a file into bronze with a client that is not ours."""
+        self.s3().put_object(Bucket="bronze", Key=key, Body=path.read_bytes())
+
+    def wait_for(self, key: str, seconds: float = 400) -> FileStory:
+        """Wait until the newest version of a file has ended; its story."""
+        with open_ledger(self.settings) as ledger:
+            return wait_for_end(lambda: ledger.story("bronze", key), f"bronze/{key}", 0, seconds)
+
     def variables(self) -> dict[str, str]:
         """What `sluice env` prints."""
         return dict(self.sluice("env"))
 
-    def s3(self, user: str = "ingest") -> Any:
-        """boto3, signed in as the ingest user or as the store's owner."""
-        found = self.variables()
-        keys = {
-            "ingest": (found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"]),
-            "root": (found["SLUICE_MINIO_ROOT_USER"], found["SLUICE_MINIO_ROOT_PASSWORD"]),
-        }
+    def s3(self) -> Any:
+        """boto3, signed in as the ingest user."""
+        settings = self.settings
         return boto3.client(
-            "s3", endpoint_url=found["AWS_ENDPOINT_URL"], region_name=found["AWS_REGION"],
-            aws_access_key_id=keys[user][0], aws_secret_access_key=keys[user][1],
+            "s3", endpoint_url=f"http://{settings.s3_endpoint}", region_name=settings.s3_region,
+            aws_access_key_id=settings.ingest_access_key,
+            aws_secret_access_key=settings.ingest_secret_key.get_secret_value(),
         )  # fmt: skip
 
     def wait_healthy(self, seconds: float = 240) -> None:

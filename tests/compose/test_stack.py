@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
 
+from contracts.states import FileState
+from contracts.story import FileStory
 from ingest.generator import generate_month
 from sluice.containers import PARTS
+from sluice.query import run_query
 from tests.compose.conftest import Containers
 
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
@@ -41,58 +44,42 @@ def month(tmp_path: Path) -> Month:
     return make
 
 
-def drop(containers: Containers, path: Path, key: str | None = None, codes: tuple[int, ...] = (0,)) -> Any:
-    """Drop a file and wait for its end; its story."""
-    words = ["drop", str(path), "--dataset", "nyc_yellow", "--wait", *(("--key", key) if key else ())]
-    return containers.sluice(*words, codes=codes)
+def unique_key() -> str:
+    """An object key that no other test uses."""
+    return f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
 
 
-def rows_of(containers: Containers, key: str) -> tuple[int, int, int]:
-    """Rows of a file in silver, in rejects and in gold's features."""
-    one = [
-        containers.sluice("sql", f"select count(*) n from {table} where _source_key = '{key}'")[0]["n"]
-        for table in ("silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features")
-    ]
-    return one[0], one[1], one[2]
+def put_and_wait(containers: Containers, path: Path, key: str | None = None) -> FileStory:
+    """Put a file and wait for its end; its story."""
+    key = key or unique_key()
+    containers.put(key, path)
+    return containers.wait_for(key)
 
 
-def accounted(containers: Containers, story: Any, rows: int) -> None:
-    """Every row of the file is in silver and gold, or in rejects, and nowhere twice."""
-    silver, rejects, features = rows_of(containers, story["key"])
-    assert story["state"] == "done"
-    assert silver + rejects == rows
-    assert features == silver
+def accounted(containers: Containers, key: str, rows: int) -> FileStory:
+    """Wait for the file's end: every row of it is in silver and gold, or in rejects, and nowhere twice."""
+    story = containers.wait_for(key)
+    tables = ("silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features")
+    counts = (f"(select count(*) from {table} where _source_key = '{key}')" for table in tables)
+    silver, rejects, features = run_query(containers.settings, f"select {', '.join(counts)}")[1][0]
+    assert story.state is FileState.DONE, story
+    assert (silver + rejects, features) == (rows, silver)
+    return story
 
 
 def test_a_put_reaches_gold_and_a_correction_replaces_its_own_rows(containers: Containers, month: Month) -> None:
-    story = drop(containers, month(500, 1))
-    accounted(containers, story, 500)
-    corrected = drop(containers, month(300, 2), story["key"])
-    accounted(containers, corrected, 300)
-
-
-def test_a_put_of_any_s3_client_needs_nothing_else(containers: Containers, month: Month) -> None:
-    key = f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
-    containers.s3().put_object(Bucket="bronze", Key=key, Body=month(250, 3).read_bytes())
-    wait_for(containers, key)
-    accounted(containers, containers.sluice("why", f"bronze/{key}"), 250)
-
-
-def wait_for(containers: Containers, key: str, seconds: float = 300) -> None:
-    """Wait until a file has ended: with the same look that a person has."""
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        story = containers.sluice("why", f"bronze/{key}", codes=(0, 2, 3))
-        if story.get("state") in ("done", "quarantined", "ignored"):
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"{key} had not ended: {story}")
+    key = unique_key()
+    containers.put(key, month(500, 1))
+    first = accounted(containers, key, 500)
+    corrected = containers.sluice("drop", str(month(300, 2)), "--dataset", "nyc_yellow", "--key", key, "--wait")
+    assert corrected["etag"] != first.etag
+    accounted(containers, key, 300)
 
 
 def test_bad_input_ends_in_quarantine_with_a_reason(containers: Containers, tmp_path: Path) -> None:
     path = tmp_path / "broken_2025-01.parquet"
     path.write_bytes(b"no parquet at all")
-    story = drop(containers, path, f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet", codes=(4,))
+    story = containers.sluice("drop", str(path), "--dataset", "nyc_yellow", "--key", unique_key(), "--wait", codes=(4,))
     assert story["state"] == "quarantined"
     assert story["reason"]
 
@@ -104,7 +91,7 @@ def test_at_rest_the_stack_takes_at_most_six_gigabytes(containers: Containers) -
 
 
 def test_a_job_can_be_run_by_hand_in_the_master_s_container(containers: Containers, month: Month) -> None:
-    drop(containers, month(200, 4))
+    put_and_wait(containers, month(200, 4))
     done = containers.compose(
         "exec", "-T", "spark-master", "spark-submit", "--driver-memory", "512m", "--executor-memory", "512m",
         "spark_jobs/data_preprocessing_job.py", "--dataset", "nyc_yellow", "--year", "2025", "--month", "1",
@@ -176,44 +163,44 @@ def test_the_airflow_image_has_no_jvm(containers: Containers) -> None:
 
 
 def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containers, month: Month) -> None:
+    put: list[str] = []
     for place, service in enumerate(LASTING):
-        path, key = month(120, 100 + place), f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
-        if service not in ("minio",):
-            containers.s3().put_object(Bucket="bronze", Key=key, Body=path.read_bytes())
+        key, path = unique_key(), month(120, 100 + place)
+        if service != "minio":
+            containers.put(key, path)
         for container in containers.ids(service):
             # From outside: the engine takes `docker kill` for a person's wish, and does not start it again.
             pid = int(containers.run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout)
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGKILL)
         containers.wait_healthy()
         if service == "minio":
-            containers.s3().put_object(Bucket="bronze", Key=key, Body=path.read_bytes())
-        wait_for(containers, key)
-        accounted(containers, containers.sluice("why", f"bronze/{key}"), 120)
+            containers.put(key, path)
+        accounted(containers, key, 120)
+        put.append(key)
+    for key in put:
+        accounted(containers, key, 120)
 
 
 def test_a_service_can_be_paused_and_nothing_is_lost(containers: Containers, month: Month) -> None:
-    s3 = containers.s3()
     for place, service in enumerate(("kafka", "postgres", "spark-worker", "router", "airflow-worker")):
-        path, key = month(120, 200 + place), f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
+        key, path = unique_key(), month(120, 200 + place)
         containers.compose("pause", service)
         try:
-            s3.put_object(Bucket="bronze", Key=key, Body=path.read_bytes())
+            containers.put(key, path)
         finally:
             containers.compose("unpause", service)
-        containers.wait_healthy()
-        wait_for(containers, key)
-        accounted(containers, containers.sluice("why", f"bronze/{key}"), 120)
+        accounted(containers, key, 120)
+    containers.wait_healthy()
 
 
 def test_replicas_come_and_go_under_load_and_every_file_is_counted_once(containers: Containers, month: Month) -> None:
-    bodies = {f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet": month(100, 300 + n) for n in range(24)}
-    s3 = containers.s3()
-
-    def put(keys: list[str]) -> None:
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda key: s3.put_object(Bucket="bronze", Key=key, Body=bodies[key].read_bytes()), keys))
-
+    bodies = {unique_key(): month(100, 300 + n) for n in range(24)}
     keys = list(bodies)
+
+    def put(some: list[str]) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda key: containers.put(key, bodies[key]), some))
+
     put(keys[:8])
     more = ("--scale", "spark-worker=3", "--scale", "airflow-worker=2", "--scale", "router=3")
     containers.compose("up", "--detach", "--wait", "--wait-timeout", "400", "--no-recreate", *more)
@@ -221,8 +208,7 @@ def test_replicas_come_and_go_under_load_and_every_file_is_counted_once(containe
     containers.compose("up", "--detach", "--no-recreate")
     put(keys[16:])
     for key in keys:
-        wait_for(containers, key)
-        accounted(containers, containers.sluice("why", f"bronze/{key}"), 100)
+        accounted(containers, key, 100)
 
 
 def test_bootstrap_can_be_run_again_and_changes_nothing(containers: Containers) -> None:
@@ -237,3 +223,35 @@ def test_status_of_the_containers_is_json_with_a_service_a_line(containers: Cont
     found = containers.sluice("status")
     assert found["ready"]
     assert all(json.dumps(item) for item in found["services"])
+
+
+def test_a_backup_brings_back_databases_that_were_lost_and_an_older_one_leaves_newer_files_to_reconcile(
+    containers: Containers, month: Month, tmp_path: Path
+) -> None:
+    old, newer = unique_key(), unique_key()
+    containers.put(old, month(150, 41))
+    accounted(containers, old, 150)
+    first = containers.sluice("backup", str(tmp_path / "first"))["folder"]
+    containers.put(newer, month(170, 42))
+    accounted(containers, newer, 170)
+    runs = runs_of_airflow(containers)
+    second = containers.sluice("backup", str(tmp_path / "second"))["folder"]
+
+    containers.compose("rm", "--stop", "--force", "postgres")
+    containers.run("docker", "volume", "rm", f"{containers.environment['COMPOSE_PROJECT_NAME']}_postgres")
+    containers.sluice("restore", second)
+    accounted(containers, old, 150)
+    accounted(containers, newer, 170)
+    assert runs <= runs_of_airflow(containers)
+
+    containers.sluice("restore", first)
+    accounted(containers, old, 150)
+    containers.sluice("reconcile", "--full")
+    accounted(containers, newer, 170)
+
+
+def runs_of_airflow(containers: Containers) -> set[str]:
+    """Ids of the runs to silver and gold that Airflow remembers."""
+    with psycopg.connect(containers.settings.postgres_url("airflow", "airflow")) as link:
+        rows = link.execute("select run_id from dag_run where dag_id like 'nyc_yellow_to_%'").fetchall()
+    return {str(row[0]) for row in rows}

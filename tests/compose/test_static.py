@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ DOCKERFILES = sorted(COMPOSE.glob("Dockerfile.*"))
 DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 each_service = pytest.mark.parametrize("name", PARTS_OF_STACK)
+
+
+TOOLS = Path(sys.executable).parent
+# Debian's mirrors keep no older version of a package, so one that is pinned cannot be built a month later.
+LINT_IGNORES = ("DL3008",)
 
 
 def written(value: str) -> str:
@@ -178,3 +185,29 @@ def test_an_image_gets_nothing_but_what_it_copies() -> None:
     lines = (PROJECT / ".dockerignore").read_text("utf-8").splitlines()
     assert "*" in lines
     assert not any("secrets" in line or ".sluice" in line for line in lines if line.startswith("!"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_compose_file_is_valid_by_the_compose_specification(path: Path, tmp_path: Path) -> None:
+    # With the defaults in place, as the engine sees it.
+    copy = tmp_path / path.name
+    copy.write_text(written(path.read_text("utf-8")), "utf-8")
+    done = _checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(copy))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_pass_the_linter(path: Path) -> None:
+    ignored = [f"--ignore={rule}" for rule in LINT_IGNORES]
+    done = _checked("hadolint", "--no-color", *ignored, str(path))
+    assert done.returncode == 0, done.stdout
+
+
+def test_shell_scripts_pass_the_linter() -> None:
+    scripts = [*COMPOSE.glob("*.sh"), *(PROJECT / "tests" / "compose").rglob("*.sh")]
+    done = _checked("shellcheck", *map(str, scripts))
+    assert done.returncode == 0, done.stdout
+
+
+def _checked(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(TOOLS / tool), *arguments], capture_output=True, text=True, check=False)

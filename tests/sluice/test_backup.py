@@ -1,0 +1,138 @@
+"""Backups of a stack's databases, on a real Postgres and a real MinIO; the servers around them are not started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from consumers.migrate import migrate
+from contracts.errors import UsageError
+from contracts.settings import SECRETS_FILE, Settings
+from ingest.bootstrap import bootstrap_store
+from ingest.store import store_for
+from sluice import backup, stack
+from sluice.postgres_server import bootstrap_databases
+from sluice.secrets import write_private
+from tests.servers import running_minio, running_postgres, settings_in
+
+pytestmark = pytest.mark.services
+
+METADATA = "silver/trips/metadata/v1.json"
+SNAPSHOT = "silver/trips/metadata/snap-7.avro"
+
+
+@dataclass
+class StandingStack:
+    """A stack whose storage runs anyway: only its Postgres client is real."""
+
+    settings: Settings
+
+    def start_storage(self, say: object) -> Settings:
+        return self.settings
+
+    def up(self, say: object) -> Settings:
+        return self.settings
+
+    def down(self, say: object) -> None:
+        raise AssertionError("the passwords are the same, so nothing need be stopped")
+
+    postgres_client = staticmethod(stack.postgres_client)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    home = tmp_path_factory.mktemp("backup")
+    contracts = home / "contracts"
+    contracts.mkdir()
+    (contracts / "trips.yaml").write_text("as it was", "utf-8")
+    found = settings_in(home).model_copy(update={"contracts_dir": contracts})
+    write_private(home / SECRETS_FILE, "SLUICE_POSTGRES_PASSWORD=postgres-for-tests\n")
+    with running_postgres(found), running_minio(found):
+        bootstrap_store(found)
+        bootstrap_databases(found)
+        migrate(found.postgres_url("ledger", "lake"))
+        with psycopg.connect(found.postgres_url("catalog", "lake")) as link:
+            link.execute("create table iceberg_tables (table_namespace text, table_name text, metadata_location text)")
+            link.execute("insert into iceberg_tables values ('silver', 'trips', %s)", (f"s3a://{METADATA}",))
+        with psycopg.connect(found.postgres_url("airflow", "airflow")) as link:
+            link.execute("create table dag_run (run_id text)")
+            link.execute("insert into dag_run values ('one')")
+        store = store_for(found, "root")
+        described = {
+            "current-snapshot-id": 7,
+            "snapshots": [{"snapshot-id": 7, "manifest-list": f"s3a://{SNAPSHOT}"}],
+        }
+        store.put_bytes("silver", METADATA.partition("/")[2], json.dumps(described).encode())
+        store.put_bytes("silver", SNAPSHOT.partition("/")[2], b"manifests")
+        yield found
+
+
+@pytest.fixture
+def taken(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A backup of the stack as it is."""
+    monkeypatch.setattr(backup, "load_settings", lambda: settings)
+    monkeypatch.delenv("SLUICE_SECRETS_FILE", raising=False)
+    return backup.back_up(StandingStack(settings), settings, tmp_path, print)  # type: ignore[arg-type]
+
+
+def rows(settings: Settings, role: str, database: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(settings.postgres_url(role, database)) as link:
+        return link.execute(statement).fetchall()
+
+
+def test_backup_is_for_its_owner_alone_and_reads_back(taken: Path) -> None:
+    manifest = backup.read(taken)
+    assert dict(manifest.tables) == {"silver.trips": f"s3a://{METADATA}"}
+    assert set(manifest.files) == {"airflow.dump", "lake.dump", SECRETS_FILE, "contracts/trips.yaml"}
+    assert taken.stat().st_mode & 0o777 == 0o700
+    assert (taken / "airflow.dump").stat().st_mode & 0o777 == 0o600
+    assert (taken / SECRETS_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_restore_brings_both_databases_back_with_their_owners_and_grants(settings: Settings, taken: Path) -> None:
+    with psycopg.connect(settings.postgres_url("airflow", "airflow")) as link:
+        link.execute("insert into dag_run values ('after the backup')")
+    with psycopg.connect(settings.postgres_url("ledger", "lake")) as link:
+        link.execute("drop table ledger.files cascade")
+    said: list[str] = []
+    (settings.contracts_dir / "trips.yaml").write_text("changed", "utf-8")
+    backup.restore(StandingStack(settings), taken, said.append)  # type: ignore[arg-type]
+    assert rows(settings, "airflow", "airflow", "select run_id from dag_run") == [("one",)]
+    assert rows(settings, "ledger", "lake", "select count(*) from ledger.files") == [(0,)]
+    assert rows(settings, "reader", "lake", "select table_name from iceberg_tables") == [("trips",)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        rows(settings, "reader", "lake", "select * from ledger.files")
+    assert any("trips.yaml is not as it was" in line for line in said)
+
+
+@pytest.mark.parametrize("lost", [METADATA, SNAPSHOT])
+def test_restore_changes_nothing_when_a_table_s_files_are_gone(settings: Settings, taken: Path, lost: str) -> None:
+    store, (bucket, _, key) = store_for(settings, "root"), lost.partition("/")
+    body = store.get_bytes(bucket, key, limit=10_000)
+    store._client.remove_object(bucket, key)
+    try:
+        with pytest.raises(UsageError, match=r"silver\.trips had at this backup, is not in MinIO"):
+            backup.restore(StandingStack(settings), taken, print)  # type: ignore[arg-type]
+    finally:
+        store.put_bytes(bucket, key, body)
+    assert rows(settings, "airflow", "airflow", "select run_id from dag_run")
+
+
+def test_damaged_or_unfinished_backup_is_refused(taken: Path) -> None:
+    (taken / "lake.dump").write_bytes(b"other")
+    with pytest.raises(UsageError, match=r"lake\.dump is missing or is not what the backup wrote"):
+        backup.read(taken)
+    (taken / backup.MANIFEST).unlink()
+    with pytest.raises(UsageError, match="is not a complete backup"):
+        backup.read(taken)
+
+
+def test_backup_into_a_folder_that_cannot_be_made_says_so(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="cannot be made"):
+        backup.back_up(StandingStack(settings), settings, tmp_path / "file", print)  # type: ignore[arg-type]
