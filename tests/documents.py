@@ -48,6 +48,8 @@ def resolve(command: str) -> tuple[Any, list[str]]:
     """
     found: Any = typer.main.get_command(app)
     words = shlex.split(command)[1:]
+    if words[:1] == ["--stack"]:
+        words = words[2:]
     while words and hasattr(found, "commands"):
         found, words = found.commands[words[0]], words[1:]
     return found, words

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from contracts.settings import PROJECT
 from contracts.states import FileState
 from contracts.story import FileStory
 from ingest.generator import generate_month
@@ -90,6 +92,7 @@ def test_at_rest_the_stack_takes_at_most_six_gigabytes(containers: Containers) -
     assert sum(item["memory_mb"] for item in services) <= MOST_MEMORY_MB
 
 
+@pytest.mark.long
 def test_a_job_can_be_run_by_hand_in_the_master_s_container(containers: Containers, month: Month) -> None:
     put_and_wait(containers, month(200, 4))
     done = containers.compose(
@@ -162,6 +165,7 @@ def test_the_airflow_image_has_no_jvm(containers: Containers) -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.long
 def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containers, month: Month) -> None:
     put: list[str] = []
     for place, service in enumerate(LASTING):
@@ -181,6 +185,7 @@ def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containe
         accounted(containers, key, 120)
 
 
+@pytest.mark.long
 def test_a_service_can_be_paused_and_nothing_is_lost(containers: Containers, month: Month) -> None:
     for place, service in enumerate(("kafka", "postgres", "spark-worker", "router", "airflow-worker")):
         key, path = unique_key(), month(120, 200 + place)
@@ -193,6 +198,7 @@ def test_a_service_can_be_paused_and_nothing_is_lost(containers: Containers, mon
     containers.wait_healthy()
 
 
+@pytest.mark.long
 def test_replicas_come_and_go_under_load_and_every_file_is_counted_once(containers: Containers, month: Month) -> None:
     bodies = {unique_key(): month(100, 300 + n) for n in range(24)}
     keys = list(bodies)
@@ -211,6 +217,47 @@ def test_replicas_come_and_go_under_load_and_every_file_is_counted_once(containe
         accounted(containers, key, 100)
 
 
+@pytest.mark.long
+def test_a_new_version_comes_in_while_files_arrive_and_each_is_counted_once(
+    containers: Containers, month: Month
+) -> None:
+    for image in ("airflow", "spark"):
+        containers.run("docker", "tag", f"sluice/{image}:test", f"sluice/{image}:next")
+    keys = [unique_key() for _ in range(12)]
+    bodies = [month(100, 500 + place) for place in range(len(keys))]
+
+    def arrive() -> None:
+        for key, body in zip(keys, bodies, strict=True):
+            containers.put(key, body)
+            stopping.wait(8)
+
+    stopping = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        arriving = pool.submit(arrive)
+        try:
+            containers.environment["SLUICE_VERSION"] = "next"
+            containers.compose("run", "--rm", "bootstrap")
+            for services in upgrade_order():
+                containers.compose("up", "--detach", "--wait", "--wait-timeout", "300", "--no-deps", *services)
+        finally:
+            stopping.set()
+        arriving.result()
+    for key in keys:
+        accounted(containers, key, 100)
+    images = containers.compose("ps", "--format", "{{.Image}}").stdout.split()
+    assert "sluice/airflow:next" in images
+    assert "sluice/airflow:test" not in images
+
+
+def upgrade_order() -> list[list[str]]:
+    """The services that docs/compose.md names, in its order."""
+    section = (
+        (PROJECT / "docs" / "compose.md").read_text("utf-8").partition("## A new version")[2].partition("\n## ")[0]
+    )
+    lines = re.findall(r"^docker compose up -d --wait --no-deps (.+?)(?: +#.*)?$", section, re.MULTILINE)
+    return [line.split() for line in lines]
+
+
 def test_bootstrap_can_be_run_again_and_changes_nothing(containers: Containers) -> None:
     before = containers.variables()
     containers.compose("run", "--rm", "init")
@@ -225,6 +272,7 @@ def test_status_of_the_containers_is_json_with_a_service_a_line(containers: Cont
     assert all(json.dumps(item) for item in found["services"])
 
 
+@pytest.mark.long
 def test_a_backup_brings_back_databases_that_were_lost_and_an_older_one_leaves_newer_files_to_reconcile(
     containers: Containers, month: Month, tmp_path: Path
 ) -> None:

@@ -163,6 +163,13 @@ def test_what_our_containers_run_is_a_service_that_the_code_knows() -> None:
         assert name == "init" or name in SERVICES
 
 
+def test_the_order_of_an_upgrade_names_every_part_that_is_built_here_once() -> None:
+    page = (PROJECT / "docs" / "compose.md").read_text("utf-8").partition("## A new version")[2].partition("\n## ")[0]
+    named = [name for line in re.findall(r"--no-deps ([^#\n]+)", page) for name in line.split()]
+    ours = {name for name, service in PARTS_OF_STACK.items() if service["image"].startswith("sluice/")}
+    assert sorted(named) == sorted(ours - {"init", "bootstrap", "warmup"})
+
+
 def test_the_env_file_holds_no_secret() -> None:
     names = {line.partition("=")[0] for line in (PROJECT / ".env").read_text("utf-8").splitlines() if "=" in line}
     assert names == {"COMPOSE_FILE", "COMPOSE_PROJECT_NAME"}
