@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from contracts.errors import JobFailed, ScanFailed, ServiceUnavailable
 from contracts.settings import Settings
+from contracts.spark_remote import with_session
 
 CATALOG = "lake"
 _SESSION_ID = "51c1ce00-0000-4000-8000-000000000001"
@@ -140,20 +141,21 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
 
 
 def connect_session(settings: Settings) -> SparkSession:
-    """The one session that all jobs share on the stack's Spark Connect server.
+    """The one session that all jobs share on the Spark Connect server, the stack's own or `SLUICE_SPARK_REMOTE`.
 
     They set nothing in it. Executors load the code that Spark generates once a session, so a session for each job would
     have it compiled anew each time (measured: 3 million rows to gold in 55 s instead of 35 s).
 
     Raises:
-        ServiceUnavailable: the server does not answer.
+        ServiceUnavailable: the server does not answer, or does not let us in.
     """
     # Imported here: it costs 2 s, which a classic application need not pay.
     from pyspark.sql.connect.client.retries import DefaultPolicy
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
-    with spark_errors(f"opening a session at {settings.spark_remote}"):
-        session = SparkSession.builder.remote(f"{settings.spark_remote}/;session_id={_SESSION_ID}").create()
+    with spark_errors(f"opening a session at {settings.spark_connect_url}"):
+        url = with_session(settings.spark_connect_secret_url, _SESSION_ID)
+        session = SparkSession.builder.remote(url).create()
         # What a checkpoint gives belongs to the thread's active session, whichever made it: pyspark leaves an older one
         # there, and its server does not know the rows.
         ConnectSession._active_session.session = session
@@ -198,7 +200,7 @@ def spark_errors(doing: str) -> Iterator[None]:
 
     Raises:
         ScanFailed: a file could not be read, and nothing says that store or network are at fault.
-        ServiceUnavailable: the Spark server does not answer.
+        ServiceUnavailable: the Spark server does not answer, or does not let us in.
         JobFailed: anything else that Spark raises.
     """
     try:
@@ -208,6 +210,15 @@ def spark_errors(doing: str) -> Iterator[None]:
             f"Spark does not answer while {doing} ({type(error).__name__}). Is it up? `sluice status` tells."
         ) from error
     except (PySparkException, Py4JError) as error:
+        status = error.getGrpcStatusCode() if hasattr(error, "getGrpcStatusCode") else None
+        if status is grpc.StatusCode.UNAVAILABLE:
+            raise ServiceUnavailable(
+                f"Spark does not answer while {doing} (UNAVAILABLE). Is it up? `sluice status` tells."
+            ) from error
+        if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            raise ServiceUnavailable(
+                f"Spark does not let us in while {doing} ({status.name}). Is the token in SLUICE_SPARK_REMOTE its own?"
+            ) from error
         # The text may hold values of rows, so it stays in the cause and out of the message.
         text = str(error)
         condition = re.search(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]", text)
