@@ -14,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts import spark_remote as remotes
 
 PROJECT = Path(__file__).resolve().parent.parent
 SECRETS_FILE = "secrets.env"
@@ -87,7 +89,8 @@ class KafkaLogin(BaseModel):
 class Settings(BaseSettings):
     """Everything that differs between two stacks."""
 
-    model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", frozen=True)
+    # What is wrong with a setting is told without its value, which may be a secret.
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     stack: Literal["processes", "compose"] = "processes"
     """Whether the servers are processes that `sluice up` starts here, or containers of compose/compose.yaml."""
@@ -120,6 +123,9 @@ class Settings(BaseSettings):
     """The same of the standalone cluster's master."""
     spark_connect_address: str | None = None
     """The same of the Spark Connect server."""
+    spark_remote: SecretStr | None = None
+    """`sc://host:port/;use_ssl=true;token=…`: a Spark Connect server elsewhere does the jobs, in place of this stack's
+    own Spark. None, or empty: the stack has its own."""
     airflow_address: str | None = None
     """The same of Airflow's api-server, for the other parts."""
     airflow_page: str | None = None
@@ -230,10 +236,22 @@ class Settings(BaseSettings):
         """How a user signs in to Kafka."""
         return KafkaLogin(bootstrap=self.kafka_bootstrap, user=user, password=self.kafka_passwords[user])
 
+    @field_validator("spark_remote")
+    @classmethod
+    def _address_of_spark(cls, value: SecretStr | None) -> SecretStr | None:
+        return SecretStr(remotes.checked(value.get_secret_value())) if value else None
+
     @property
-    def spark_remote(self) -> str:
-        """Address of the Spark Connect server."""
+    def spark_connect_secret_url(self) -> str:
+        """Address of the Spark Connect server; may hold its token, so never log it."""
+        if self.spark_remote is not None:
+            return self.spark_remote.get_secret_value()
         return f"sc://{self.spark_connect_address or f'{HOST}:{self.ports.spark_connect}'}"
+
+    @property
+    def spark_connect_url(self) -> str:
+        """The same without a token, to be shown."""
+        return remotes.shown(self.spark_connect_secret_url)
 
     @property
     def spark_master_url(self) -> str:

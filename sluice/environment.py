@@ -50,7 +50,7 @@ def _lake(settings: Settings) -> dict[str, str]:
     }
     catalog = {f"PYICEBERG_CATALOG__LAKE__{name}": value for name, value in of_catalog.items()}
     # Not SPARK_REMOTE: with that set, `spark-submit` no longer works.
-    return catalog | {"SLUICE_SPARK_CONNECT_URL": settings.spark_remote}
+    return catalog | {"SLUICE_SPARK_CONNECT_URL": settings.spark_connect_url}
 
 
 def shell_exports(variables: Mapping[str, str]) -> str:

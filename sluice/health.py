@@ -59,10 +59,10 @@ def _healthy(service: Service, settings: Settings, airflow: Any) -> bool:
     return listens(getattr(ports, service.port))
 
 
-def listens(port: int) -> bool:
-    """Whether something accepts connections on the loopback port."""
+def listens(port: int, host: str = HOST) -> bool:
+    """Whether something accepts connections on the port, by default of the loopback address."""
     try:
-        with socket.create_connection((HOST, port), timeout=SECONDS):
+        with socket.create_connection((host, port), timeout=SECONDS):
             return True
     except OSError:
         return False

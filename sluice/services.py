@@ -197,6 +197,14 @@ SERVICES: tuple[Service, ...] = (
 )
 BY_NAME: Mapping[str, Service] = {service.name: service for service in SERVICES}
 
+_SPARK = {"spark-master", "spark-worker", "spark-connect"}
+
+
+def local_services(settings: Settings) -> tuple[Service, ...]:
+    """The services that this stack starts: without Spark's where `SLUICE_SPARK_REMOTE` names another server."""
+    return tuple(service for service in SERVICES if settings.spark_remote is None or service.name not in _SPARK)
+
+
 CELERY_WORKER = Service("airflow-worker", 2, _airflow("celery worker", "--skip-serve-logs"), "airflow")
 """Runs Airflow's tasks where the executor is Celery; on one machine without containers the scheduler does."""
 
@@ -205,7 +213,7 @@ def service_url(service: Service, settings: Settings) -> str | None:
     """Where a person or a client finds the service; None for one that nobody calls."""
     port = getattr(settings.ports, service.port)
     if service.name == "spark-connect":
-        return settings.spark_remote
+        return settings.spark_connect_url
     if service.name == "postgres":
         return f"postgresql://{HOST}:{port}/lake"
     if service.name == "kafka":

@@ -15,11 +15,12 @@ import psutil
 
 from contracts.errors import NotRunning, ServiceUnavailable, SetupError
 from contracts.settings import HOST, Settings, load_settings
+from contracts.spark_remote import host_and_port
 from sluice import doctor, health, postgres_server, supervisor
 from sluice.bootstrapping import bootstrap
 from sluice.logs import follow_lines, last_lines
 from sluice.secrets import ensure_secrets
-from sluice.services import BY_NAME, SERVICES, Service, master_state, service_url
+from sluice.services import BY_NAME, SERVICES, Service, local_services, master_state, service_url
 from sluice.status import Say, ServiceStatus, StackStatus
 from sluice.supervisor import require_running
 
@@ -116,7 +117,7 @@ def _lock(home: Path) -> Iterator[None]:
 
 
 def _start_wave(settings: Settings, wave: int, say: Say) -> None:
-    services = [service for service in SERVICES if service.wave == wave]
+    services = [service for service in local_services(settings) if service.wave == wave]
     for service in services:
         supervisor.start_service(settings, service.name)
     waiting = {service.name for service in services}
@@ -160,9 +161,12 @@ def status(settings: Settings) -> StackStatus:
         known = supervisor.processes(settings)
     except NotRunning:
         known = {}
-    alive = [service for service in SERVICES if service.name in known and known[service.name].pid]
+    local = local_services(settings)
+    alive = [service for service in local if service.name in known and known[service.name].pid]
     good = health.healthy(alive, settings)
-    services = tuple(_service_status(service, known.get(service.name), good, settings) for service in SERVICES)
+    services = tuple(_service_status(service, known.get(service.name), good, settings) for service in local)
+    if known and settings.spark_remote is not None:
+        services += (_remote_status(settings),)
     return StackStatus(ready=all(item.state == "running" for item in services), services=services)
 
 
@@ -181,6 +185,13 @@ def _service_status(
     return ServiceStatus(
         name=service.name, state=state, pid=pid, url=service_url(service, settings), memory_mb=_memory_mb(pid)
     )
+
+
+def _remote_status(settings: Settings) -> ServiceStatus:
+    """The Spark Connect server elsewhere: whether its port answers; only a session tells whether it lets us in."""
+    host, port = host_and_port(settings.spark_connect_secret_url)
+    state = "running" if health.listens(port, host) else "unhealthy"
+    return ServiceStatus(name="spark-remote", state=state, pid=None, url=settings.spark_connect_url, memory_mb=0)
 
 
 def _memory_mb(pid: int | None) -> int:

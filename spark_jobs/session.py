@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from contracts.errors import JobFailed, ScanFailed, ServiceUnavailable
 from contracts.settings import Settings
+from contracts.spark_remote import with_session
 
 CATALOG = "lake"
 _SESSION_ID = "51c1ce00-0000-4000-8000-000000000001"
@@ -140,20 +141,21 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
 
 
 def connect_session(settings: Settings) -> SparkSession:
-    """The one session that all jobs share on the stack's Spark Connect server.
+    """The one session that all jobs share on the Spark Connect server, the stack's own or the one of `SLUICE_SPARK_REMOTE`.
 
     They set nothing in it. Executors load the code that Spark generates once a session, so a session for each job would
     have it compiled anew each time (measured: 3 million rows to gold in 55 s instead of 35 s).
 
     Raises:
-        ServiceUnavailable: the server does not answer.
+        ServiceUnavailable: the server does not answer, or does not let us in.
     """
     # Imported here: it costs 2 s, which a classic application need not pay.
     from pyspark.sql.connect.client.retries import DefaultPolicy
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
-    with spark_errors(f"opening a session at {settings.spark_remote}"):
-        session = SparkSession.builder.remote(f"{settings.spark_remote}/;session_id={_SESSION_ID}").create()
+    with spark_errors(f"opening a session at {settings.spark_connect_url}"):
+        url = with_session(settings.spark_connect_secret_url, _SESSION_ID)
+        session = SparkSession.builder.remote(url).create()
         # What a checkpoint gives belongs to the thread's active session, whichever made it: pyspark leaves an older one
         # there, and its server does not know the rows.
         ConnectSession._active_session.session = session
