@@ -194,9 +194,11 @@ def addresses(settings: Settings, dataset: str) -> list[tuple[str, str]]:
                        f"{settings.airflow_admin_password.get_secret_value()}"),
         ("MinIO console", f"{settings.minio_console_url}  login {settings.minio_root_user} / "
                           f"{settings.minio_root_password.get_secret_value()}"),
-        ("Spark master UI", f"http://127.0.0.1:{ports.spark_master_ui}"),
-        ("Spark worker UI", f"http://127.0.0.1:{ports.spark_worker_ui}"),
-        ("Spark jobs UI", f"http://127.0.0.1:{ports.spark_connect_ui}"),
+        *([] if settings.spark_remote is not None else [
+            ("Spark master UI", f"http://127.0.0.1:{ports.spark_master_ui}"),
+            ("Spark worker UI", f"http://127.0.0.1:{ports.spark_worker_ui}"),
+            ("Spark jobs UI", f"http://127.0.0.1:{ports.spark_connect_ui}"),
+        ]),
         ("your own file", f"sluice drop FILE --dataset {dataset} --wait"),
         ("stop", "sluice down"),
     ]  # fmt: skip

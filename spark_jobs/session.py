@@ -141,7 +141,7 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
 
 
 def connect_session(settings: Settings) -> SparkSession:
-    """The one session that all jobs share on the Spark Connect server, the stack's own or the one of `SLUICE_SPARK_REMOTE`.
+    """The one session that all jobs share on the Spark Connect server, the stack's own or `SLUICE_SPARK_REMOTE`.
 
     They set nothing in it. Executors load the code that Spark generates once a session, so a session for each job would
     have it compiled anew each time (measured: 3 million rows to gold in 55 s instead of 35 s).
@@ -200,7 +200,7 @@ def spark_errors(doing: str) -> Iterator[None]:
 
     Raises:
         ScanFailed: a file could not be read, and nothing says that store or network are at fault.
-        ServiceUnavailable: the Spark server does not answer.
+        ServiceUnavailable: the Spark server does not answer, or does not let us in.
         JobFailed: anything else that Spark raises.
     """
     try:
@@ -210,6 +210,15 @@ def spark_errors(doing: str) -> Iterator[None]:
             f"Spark does not answer while {doing} ({type(error).__name__}). Is it up? `sluice status` tells."
         ) from error
     except (PySparkException, Py4JError) as error:
+        status = error.getGrpcStatusCode() if hasattr(error, "getGrpcStatusCode") else None
+        if status is grpc.StatusCode.UNAVAILABLE:
+            raise ServiceUnavailable(
+                f"Spark does not answer while {doing} (UNAVAILABLE). Is it up? `sluice status` tells."
+            ) from error
+        if status in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            raise ServiceUnavailable(
+                f"Spark does not let us in while {doing} ({status.name}). Is the token in SLUICE_SPARK_REMOTE its own?"
+            ) from error
         # The text may hold values of rows, so it stays in the cause and out of the message.
         text = str(error)
         condition = re.search(r"\[([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)*)\]", text)

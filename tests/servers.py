@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,8 +90,12 @@ def running_postgres(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def running_spark_connect(settings: Settings) -> Iterator[None]:
-    """A Spark Connect server as a stack has it, but for its cluster: it does the work itself."""
+def running_spark_connect(settings: Settings, more: Mapping[str, str] | None = None) -> Iterator[None]:
+    """A Spark Connect server as a stack has it, but for its cluster: it does the work itself.
+
+    Args:
+        more: further properties.
+    """
     conf = connect_server_conf(settings) | {
         "spark.master": "local[2]",
         "spark.ui.enabled": "false",
@@ -99,6 +103,7 @@ def running_spark_connect(settings: Settings) -> Iterator[None]:
         # A few rows a test: the JVM's optimizing compiler would take most of the time, and what has no room in the
         # cache is compiled again and again (measured: a third of the CPU time).
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m",
+        **(more or {}),
     }
     lines = (f"{name} {value}\n" for name, value in sorted(conf.items()))
     write_private(connect_properties(settings), "".join(lines))
