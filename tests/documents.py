@@ -40,6 +40,13 @@ def sluice_commands(document: Path) -> list[str]:
     return list(dict.fromkeys(line for line in found if line.startswith("sluice ")))
 
 
+def docker_commands(document: Path) -> list[str]:
+    """The commands `docker …` of a document's blocks and text, each once; of a line of several, each by itself."""
+    lines = [*shell_lines(document), *inline_code(document)]
+    found = (part.strip() for line in lines for part in re.split(r"&&|\||;", line))
+    return list(dict.fromkeys(part for part in found if part.startswith("docker ")))
+
+
 def resolve(command: str) -> tuple[Any, list[str]]:
     """The command, or group of commands, that a line `sluice …` names, and the words after its name.
 

@@ -1,4 +1,4 @@
-"""Every command of docs/operations.md works, with what it names put in place of the names that the page made up."""
+"""Every command of two pages works, with what it names put in place of the names that the pages made up."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.chain.test_references import write_zones
 from tests.conftest import Stack
 from tests.documents import resolve, shell_lines, sluice_commands
 
-PAGE = PROJECT / "docs" / "operations.md"
-COMMANDS = sluice_commands(PAGE)
+PAGES = (PROJECT / "docs" / "operations.md", PROJECT / "docs" / "troubleshooting.md")
+COMMANDS = list(dict.fromkeys(command for page in PAGES for command in sluice_commands(page)))
 MADE_UP = {
     "bronze/nyc_yellow/a.parquet": "file",
     "bronze/<key>": "file",
@@ -37,12 +37,22 @@ MADE_UP = {
     "/data/green": "folder",
     "profile.html": "page",
 }
-"""A word of the page -> what stands for it among the things that the test made."""
+"""A word of the pages -> what stands for it among the things that the test made."""
 AS_IT_STANDS = {
     "nyc_yellow",
     "nyc_green",
     "taxi_zones",
     "silver",
+    "200",
+    "running",
+    "received",
+    "spark-connect",
+    "spark-worker",
+    "router",
+    "airflow-triggerer",
+    "kafka",
+    "minio",
+    "postgres",
     "unknown_dataset",
     "select _reason, count(*) from silver.nyc_yellow_rejects group by all",
 }
@@ -91,15 +101,17 @@ def _dead_letter(stack: Stack, key: str) -> str:
     return str(found()[0]["id"])
 
 
-def test_page_holds_only_commands_that_these_tests_know() -> None:
+def test_pages_hold_only_commands_that_the_tests_know() -> None:
     assert COMMANDS
-    assert [line for line in shell_lines(PAGE) if not line.startswith("sluice ")] == []
+    # Those of docker are tests/compose/test_documents.py's.
+    lines = (line for page in PAGES for line in shell_lines(page))
+    assert [line for line in lines if not line.startswith(("sluice ", "docker "))] == []
     for command in COMMANDS:
         _, words = resolve(command)
         unknown = {word for word in words if not word.startswith("-")} - set(MADE_UP) - AS_IT_STANDS
         assert unknown == set(), f"{command}: say in this file what stands for them"
     held = {word for command in COMMANDS for word in shlex.split(command)}
-    assert set(MADE_UP) | AS_IT_STANDS <= held, "the page does not hold these any more"
+    assert set(MADE_UP) | AS_IT_STANDS <= held, "the pages do not hold these any more"
 
 
 @pytest.mark.stack
@@ -107,7 +119,7 @@ def test_page_holds_only_commands_that_these_tests_know() -> None:
 @pytest.mark.every_file
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command_of_the_page_works(stack: Stack, ledger: Ledger, made: dict[str, str], command: str) -> None:
+def test_command_of_the_pages_works(stack: Stack, ledger: Ledger, made: dict[str, str], command: str) -> None:
     words = [made[MADE_UP[word]] if word in MADE_UP else word for word in shlex.split(command)[1:]]
     done = stack.run(*words, *(["--help"] if command in ONLY_HELP else []))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
