@@ -27,6 +27,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         **_web(settings),
         **_pace(settings),
         **_connections(settings),
+        **_encryption(settings),
     }
 
 
@@ -70,6 +71,17 @@ def _executor(settings: Settings) -> dict[str, str]:
     }
 
 
+def _encryption(settings: Settings) -> dict[str, str]:
+    if settings.ca_file is None:
+        return {}
+    plain = settings.model_copy(update={"ca_file": None}).postgres_url("airflow", "airflow", "postgresql+asyncpg")
+    return {
+        # Airflow would take the options of the other driver's URL over, and asyncpg has other names for them.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"{plain}?ssl=verify-full",
+        "PGSSLROOTCERT": str(settings.ca_file),
+    }
+
+
 def _web(settings: Settings) -> dict[str, str]:
     return {
         "AIRFLOW__API__HOST": settings.listen,
@@ -109,7 +121,8 @@ def _connections(settings: Settings) -> dict[str, str]:
     login = settings.kafka_login("listener")
     kafka = {
         "bootstrap.servers": login.bootstrap,
-        "security.protocol": "SASL_PLAINTEXT",
+        "security.protocol": login.protocol,
+        **({} if login.ca_file is None else {"ssl.ca.location": str(login.ca_file)}),
         "sasl.mechanism": "PLAIN",
         "sasl.username": login.user,
         # By this name Airflow masks the value wherever it shows the connection.
