@@ -179,7 +179,7 @@ def _open(settings: Settings) -> SparkSession:
     authority = grpc.ssl_channel_credentials(settings.ca_file.read_bytes())
     token = grpc.access_token_call_credentials(settings.spark_connect_token.get_secret_value())
 
-    class Channel(DefaultChannelBuilder):
+    class Channel(DefaultChannelBuilder):  # type: ignore[misc]
         """Trusts the stack's own authority, of which a URL cannot tell."""
 
         def toChannel(self) -> grpc.Channel:
