@@ -89,7 +89,10 @@ def ensure_certificates(folder: Path, now: datetime | None = None) -> dict[str, 
         if problem:
             _make(path, key_path, part, authority, key, now)
         ends[f"{part}/{files.certificate}"] = _read(path).not_valid_after_utc
-    _write_public(folder / TRUSTSTORE, _truststore(authority))
+    truststore = folder / TRUSTSTORE
+    # It has a random number in it, so it is another each time.
+    if not truststore.exists() or authority.public_bytes(serialization.Encoding.DER) not in truststore.read_bytes():
+        _write_public(truststore, _truststore(authority))
     _write_public(folder / AUTHORITIES, _pem(authority).encode())
     return ends
 

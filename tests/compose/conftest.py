@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ class Containers:
         return boto3.client(
             "s3", endpoint_url=found["AWS_ENDPOINT_URL"], region_name=found["AWS_REGION"],
             aws_access_key_id=keys[user][0], aws_secret_access_key=keys[user][1],
+            verify=found.get("AWS_CA_BUNDLE"),
         )  # fmt: skip
 
     def wait_healthy(self, seconds: float = 240) -> None:
@@ -99,7 +101,7 @@ class Containers:
             time.sleep(1)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, project: str) -> dict[str, str]:
     base = free_port_block(len(PORTS) + WORKERS)
     ports = {name: str(base + place) for place, name in enumerate(PORTS)}
     first = base + len(PORTS)
@@ -116,19 +118,31 @@ def _environment(folder: Path) -> dict[str, str]:
         **extra,
         **ports,
         "SPARK_WORKER_UI_PORT": f"{first}-{first + WORKERS - 1}",
-        "COMPOSE_PROJECT_NAME": PROJECT_NAME,
+        "COMPOSE_PROJECT_NAME": project,
         "SECRETS_FOLDER": str(secrets),
         "SLUICE_VERSION": "test",
         "SLUICE_HOME": str(folder / "home"),
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """The stack: built, started, healthy."""
+    with running(tmp_path_factory.mktemp("compose"), PROJECT_NAME) as stack:
+        yield stack
+
+
+@contextmanager
+def running(folder: Path, project: str, **variables: str) -> Iterator[Containers]:
+    """A stack: built, started, healthy, and gone at the end. Skips the test where there can be none.
+
+    Args:
+        folder: for the secrets.
+        variables: what else is in the environment of Compose.
+    """
     if not os.environ.get("SLUICE_TEST_COMPOSE"):
         pytest.skip("needs images that are built for it; run: make test-compose")
-    stack = Containers(_environment(tmp_path_factory.mktemp("compose")))
+    stack = Containers(_environment(folder, project) | variables)
     if stack.compose("version", check=False).returncode or stack.run("docker", "info", check=False).returncode:
         pytest.skip("there is no Docker engine with `docker compose` here")
     stack.compose("down", "--volumes", "--remove-orphans")
