@@ -138,10 +138,17 @@ def _problem(path: Path, key_path: Path, part: str, now: datetime, authority: x5
         return "is another authority's"
     if authority is not None and _key_id(found) != _key_id(authority):
         return "is of an authority before this one"
-    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if part not in names.get_values_for_type(x509.DNSName):
+    if part not in _names(found):
         return f"is not for the name {part}"
     return None
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return names.get_values_for_type(x509.DNSName)
 
 
 def _key_id(certificate: x509.Certificate) -> bytes | None:

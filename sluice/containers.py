@@ -153,6 +153,8 @@ def _write_certificates(folder: Path) -> None:
         _own(folder / CA_KEY, PARTS["operator"], folder)
     for name, files in SERVERS.items():
         for file in {files.certificate, files.key}:
+            # Those that somebody brought may be readable for others.
+            (folder / name / file).chmod(0o600)
             _own(folder / name / file, PARTS[name], folder)
 
 

@@ -35,15 +35,11 @@ def run(
     Raises:
         OSError: the port is taken, the certificate cannot be read, or there is no such program.
     """
-    return asyncio.run(_run(argv, environment, _context(certificate), listen, port, behind))
-
-
-def _context(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     # gRPC's clients refuse a server that does not agree to speak HTTP/2.
     context.set_alpn_protocols(["h2"])
-    return context
+    return asyncio.run(_run(argv, environment, context, listen, port, behind))
 
 
 async def _run(

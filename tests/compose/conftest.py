@@ -147,7 +147,7 @@ def running(folder: Path, project: str, **variables: str) -> Iterator[Containers
         pytest.skip("there is no Docker engine with `docker compose` here")
     stack.compose("down", "--volumes", "--remove-orphans")
     try:
-        for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "600"])):
+        for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "1200"])):
             begun = time.monotonic()
             done = stack.compose(*command, check=False, timeout=2400)
             stack.seconds[name] = time.monotonic() - begun

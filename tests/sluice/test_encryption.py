@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import signal
 import socket
 import ssl
+import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from consumers.broker import client_options
+from contracts.errors import UsageError
 from contracts.settings import HOST, SPARK_BEHIND_TLS_PORT, Settings
 from ingest.notifications import notification_environment
 from ingest.store import Store, store_for
-from sluice import tls_front
+from sluice import compose_stack, stack, tls_front
 from sluice.airflow_config import airflow_environment
 from sluice.certificates import CA, ensure_certificates
+from sluice.containers import write_secrets
 from sluice.environment import user_environment
 from sluice.kafka_server import properties
 from sluice.secrets import SECRETS
@@ -135,6 +138,45 @@ def test_the_store_s_and_duckdb_s_clients_take_the_authority_alone(tmp_path: Pat
     assert set(values.values()) == {"true"}
 
 
+def test_servers_that_are_processes_are_not_started_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SLUICE_CA_FILE", str(AUTHORITY))
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="SLUICE_CA_FILE"):
+        stack.up(print)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("overlay", [False, True])
+def test_init_makes_certificates_with_the_overlay_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, overlay: bool
+) -> None:
+    if overlay:
+        monkeypatch.setenv("SLUICE_CA_FILE", str(AUTHORITY))
+    write_secrets(tmp_path)
+    assert (tmp_path / CA).exists() is overlay
+    if overlay:  # Readable for others, as where somebody has brought it.
+        (tmp_path / "kafka" / "server.pem").chmod(0o644)
+        write_secrets(tmp_path)
+        assert (tmp_path / "kafka" / "server.pem").stat().st_mode & 0o777 == 0o600
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.suffix in (".crt", ".key", ".pem")}
+    assert bool(made) is overlay
+    assert ("spark_connect_token" in (tmp_path / "router" / "secrets.env").read_text("utf-8").lower()) is False
+    assert "spark_connect_token" in (tmp_path / "airflow" / "secrets.env").read_text("utf-8").lower()
+
+
+@pytest.mark.parametrize("labels", ["", "com.docker.compose.project=x,sluice.ca=ca/ca.crt,y=z"])
+def test_the_command_line_sees_by_a_label_that_the_stack_speaks_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, labels: str
+) -> None:
+    port = {"URL": "127.0.0.1", "TargetPort": 9000, "PublishedPort": 27100}
+    containers = [{"Service": "minio", "Publishers": [port], "Labels": labels}]
+    monkeypatch.setattr(compose_stack, "_containers", lambda: containers)
+    monkeypatch.setenv("SECRETS_FOLDER", str(tmp_path))
+    found = compose_stack.environment()
+    assert found["SLUICE_MINIO_ADDRESS"] == "127.0.0.1:27100"
+    assert found.get("SLUICE_CA_FILE") == (str(tmp_path / CA) if labels else None)
+
+
 ECHO = """
 import socketserver, sys, threading
 class Echo(socketserver.StreamRequestHandler):
@@ -149,30 +191,37 @@ sys.exit(7)
 """
 
 
-def test_the_front_passes_bytes_on_speaks_http2_s_name_and_ends_with_its_server(tmp_path: Path) -> None:
+FRONT = """
+import os, sys
+from pathlib import Path
+from sluice import tls_front
+certificate, port, behind, *argv = sys.argv[1:]
+sys.exit(tls_front.run(argv, os.environ, Path(certificate), "127.0.0.1", int(port), int(behind)))
+"""
+
+
+@pytest.mark.parametrize("ended_by", ["server", "signal"])
+def test_the_front_passes_bytes_on_and_ends_with_its_server(tmp_path: Path, ended_by: str) -> None:
     ensure_certificates(tmp_path)
     base = free_port_block(2)
-    certificate = tmp_path / "spark-connect" / tls_front.CERTIFICATE
-    codes: list[int] = []
-
-    def serve() -> None:
-        command = [sys.executable, "-c", ECHO, str(base + 1)]
-        loop_run = tls_front._run(command, {}, tls_front._context(certificate), HOST, base, base + 1)
-        codes.append(asyncio.run(loop_run))
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    context = ssl.create_default_context(cafile=str(tmp_path / CA))
-    context.set_alpn_protocols(["h2"])
-    for _ in range(200):
-        if said(context, base, b"hello\n") == b"hello\n":
-            break
-        threading.Event().wait(0.05)
-    else:
-        raise AssertionError("the server does not answer")
-    assert said(context, base, b"end\n") == b"end\n"
-    thread.join(20)
-    assert codes == [7]
+    front = [FRONT, str(tmp_path / "spark-connect" / tls_front.CERTIFICATE), str(base), str(base + 1)]
+    with subprocess.Popen([sys.executable, "-c", *front, sys.executable, "-c", ECHO, str(base + 1)]) as process:
+        try:
+            context = ssl.create_default_context(cafile=str(tmp_path / CA))
+            context.set_alpn_protocols(["h2"])
+            limit = time.monotonic() + 60
+            while said(context, base, b"hello\n") != b"hello\n":
+                assert time.monotonic() < limit, "the server does not answer"
+                time.sleep(0.05)
+            if ended_by == "server":
+                assert said(context, base, b"end\n") == b"end\n"
+            else:
+                process.terminate()
+            code = process.wait(30)
+        finally:
+            process.kill()
+    # Of the server: the one that it ends with, or the signal that was handed on to it.
+    assert code == (7 if ended_by == "server" else 256 - signal.SIGTERM)
 
 
 def said(context: ssl.SSLContext, port: int, line: bytes) -> bytes:
