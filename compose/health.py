@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import sys
 import urllib.request
 from pathlib import Path
@@ -70,8 +71,10 @@ def spark_worker() -> bool:
 
 def spark_connect() -> bool:
     """Whether it takes connections and has an executor."""
-    with socket.create_connection(("localhost", 15002), timeout=SECONDS):
-        pass
+    with socket.create_connection(("localhost", 15002), timeout=SECONDS) as link:
+        if authority := os.environ.get("SLUICE_CA_FILE"):
+            with ssl.create_default_context(cafile=authority).wrap_socket(link, server_hostname="localhost"):
+                pass
     application = get_json("http://localhost:4040/api/v1/applications")[0]["id"]
     executors = get_json(f"http://localhost:4040/api/v1/applications/{application}/executors")
     return any(item["id"] != "driver" for item in executors)

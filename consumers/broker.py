@@ -44,7 +44,7 @@ from consumers.topics import DEAD_LETTERS, PARTITIONS
 from contracts.errors import BadWork, ServiceUnavailable
 from contracts.settings import KafkaLogin
 
-# It warns at each connection that a password goes over the wire; the wire is the loopback address.
+# It warns at each connection that a password goes over the wire; the wire is the loopback address, or encrypted.
 logging.getLogger("kafka.net.sasl.plain").setLevel(logging.ERROR)
 
 BOOTSTRAP_MS = 5_000
@@ -90,10 +90,12 @@ class TopicOverview(BaseModel):
 def client_options(login: KafkaLogin) -> dict[str, Any]:
     """What each of kafka-python's clients needs to reach the broker and to sign in; holds the password."""
     options: dict[str, Any] = {"bootstrap_servers": login.bootstrap, "bootstrap_timeout_ms": BOOTSTRAP_MS}
+    if login.ca_file is not None:
+        options |= {"security_protocol": "SSL", "ssl_cafile": str(login.ca_file)}
     if login.user is None:
         return options
     return options | {
-        "security_protocol": "SASL_PLAINTEXT",
+        "security_protocol": login.protocol,
         "sasl_mechanism": "PLAIN",
         "sasl_plain_username": login.user,
         "sasl_plain_password": login.password.get_secret_value(),

@@ -5,6 +5,8 @@ Environment variables begin with `SLUICE_`. Secrets come from the environment or
 
 Everything is on this machine by default. Where the parts are on machines or in containers of their own, each listens
 on an address that the others reach (`listen`) and is told where the others are (`*_address`).
+
+Whether the connections are encrypted is one setting, `ca_file`; every client asks this module what follows from it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,6 +25,8 @@ from contracts import spark_remote as remotes
 PROJECT = Path(__file__).resolve().parent.parent
 SECRETS_FILE = "secrets.env"
 HOST = "127.0.0.1"
+SPARK_BEHIND_TLS_PORT = 15012
+"""Where the Spark Connect server listens, on its own container's loopback address, when TLS is before it."""
 
 # Where users of these servers look first. The order fixes the offsets from SLUICE_PORT_BASE.
 USUAL_PORTS = {
@@ -84,6 +89,13 @@ class KafkaLogin(BaseModel):
     user: str | None = None
     """None: the broker asks nobody who they are."""
     password: SecretStr = SecretStr("")
+    ca_file: Path | None = None
+    """Whose certificates the broker's has to be one of; None: the connection is plain."""
+
+    @property
+    def protocol(self) -> str:
+        """What Kafka's clients call `security.protocol`, for one who signs in."""
+        return "SASL_PLAINTEXT" if self.ca_file is None else "SASL_SSL"
 
 
 class Settings(BaseSettings):
@@ -131,6 +143,10 @@ class Settings(BaseSettings):
     airflow_page: str | None = None
     """URL of Airflow's pages for people, where it differs from that address."""
 
+    ca_file: Path | None = None
+    """Certificate of the authority that vouches for MinIO, Kafka, Postgres and Spark Connect, as PEM. Every client then
+    speaks TLS to them and checks their certificates against it. None: all connections are plain."""
+
     s3_region: str = "us-east-1"
     postgres_superuser: str = "sluice"
 
@@ -166,6 +182,9 @@ class Settings(BaseSettings):
     kafka_reconcile_password: SecretStr = SecretStr("")
     kafka_operator_password: SecretStr = SecretStr("")
     """Kafka user `operator`: a person's commands."""
+
+    spark_connect_token: SecretStr = SecretStr("")
+    """What a client shows the Spark Connect server, where it speaks TLS."""
 
     redis_password: SecretStr = SecretStr("")
     """Of Celery's queue."""
@@ -206,9 +225,14 @@ class Settings(BaseSettings):
         return self.minio_address or f"{HOST}:{self.ports.minio}"
 
     @property
+    def s3_url(self) -> str:
+        """URL of MinIO."""
+        return f"{self._web}://{self.s3_endpoint}"
+
+    @property
     def minio_console_url(self) -> str:
         """MinIO's page for people."""
-        return f"http://{self.minio_console_address or f'{HOST}:{self.ports.minio_console}'}"
+        return f"{self._web}://{self.minio_console_address or f'{HOST}:{self.ports.minio_console}'}"
 
     @property
     def kafka_bootstrap(self) -> str:
@@ -234,7 +258,9 @@ class Settings(BaseSettings):
 
     def kafka_login(self, user: str) -> KafkaLogin:
         """How a user signs in to Kafka."""
-        return KafkaLogin(bootstrap=self.kafka_bootstrap, user=user, password=self.kafka_passwords[user])
+        return KafkaLogin(
+            bootstrap=self.kafka_bootstrap, user=user, password=self.kafka_passwords[user], ca_file=self.ca_file
+        )
 
     @field_validator("spark_remote")
     @classmethod
@@ -246,7 +272,10 @@ class Settings(BaseSettings):
         """Address of the Spark Connect server; may hold its token, so never log it."""
         if self.spark_remote is not None:
             return self.spark_remote.get_secret_value()
-        return f"sc://{self.spark_connect_address or f'{HOST}:{self.ports.spark_connect}'}"
+        own = f"sc://{self.spark_connect_address or f'{HOST}:{self.ports.spark_connect}'}"
+        if self.ca_file is None:
+            return own
+        return f"{own}/;use_ssl=true;token={self.spark_connect_token.get_secret_value()}"
 
     @property
     def spark_connect_url(self) -> str:
@@ -279,7 +308,18 @@ class Settings(BaseSettings):
             "reader": self.reader_password,
             "airflow": self.airflow_db_password,
         }[role].get_secret_value()
-        return f"{driver}://{role}:{password}@{self.postgres_server}/{database}"
+        return f"{driver}://{role}:{password}@{self.postgres_server}/{database}{self.postgres_options}"
+
+    @property
+    def postgres_options(self) -> str:
+        """How a connection to Postgres is encrypted, as the end of its URL; libpq and Java's driver know the same."""
+        if self.ca_file is None:
+            return ""
+        return f"?sslmode=verify-full&sslrootcert={quote(str(self.ca_file))}"
+
+    @property
+    def _web(self) -> str:
+        return "http" if self.ca_file is None else "https"
 
 
 def load_settings() -> Settings:

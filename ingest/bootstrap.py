@@ -58,8 +58,8 @@ def _make_users(settings: Settings) -> None:
         endpoint=settings.s3_endpoint,
         credentials=StaticProvider(settings.minio_root_user, settings.minio_root_password.get_secret_value()),
         region=settings.s3_region,
-        secure=False,
-        http_client=local_http(),
+        secure=settings.ca_file is not None,
+        http_client=local_http(settings.ca_file),
     )
     _make_user(admin, settings.ingest_access_key, settings.ingest_secret_key, ingest_policy())
     _make_user(admin, settings.spark_access_key, settings.spark_secret_key, spark_policy())

@@ -51,6 +51,9 @@ def notification_environment(settings: Settings, queue_root: Path) -> dict[str, 
         "SASL_USERNAME": login.user or "",
         "SASL_PASSWORD": login.password.get_secret_value(),
     }
+    if login.ca_file is not None:
+        # Against the authorities in the folder of its certificates.
+        signs_in |= {"TLS": "on", "TLS_SKIP_VERIFY": "off"}
     environment: dict[str, str] = {}
     for bucket, (durable, prompt) in RULES.items():
         values = {"ENABLE": "on", "BROKERS": login.bootstrap, "TOPIC": f"lake.{bucket}.events", **signs_in}

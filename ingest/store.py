@@ -67,7 +67,14 @@ class Store:
     `StoreRefused` when the user may not do this or the store cannot hold the name.
     """
 
-    def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str) -> None:
+    def __init__(
+        self, endpoint: str, access_key: str, secret_key: str, region: str, ca_file: Path | None = None
+    ) -> None:
+        """Connect at the first request.
+
+        Args:
+            ca_file: whose certificates the store's has to be one of; None: the connection is plain.
+        """
         self._endpoint = endpoint
         self._user = access_key
         self._client = Minio(
@@ -75,8 +82,8 @@ class Store:
             access_key=access_key,
             secret_key=secret_key,
             region=region,
-            secure=False,
-            http_client=local_http(),
+            secure=ca_file is not None,
+            http_client=local_http(ca_file),
         )
 
     def stat(self, bucket: str, key: str) -> ObjectInfo | None:
@@ -302,12 +309,17 @@ def store_for(settings: Settings, role: Role) -> Store:
     }[role]
     if not secret.get_secret_value():
         raise NotRunning(f"There is no secret for the store's user {user}. Start the stack first: `sluice up`.")
-    return Store(settings.s3_endpoint, user, secret.get_secret_value(), settings.s3_region)
+    return Store(settings.s3_endpoint, user, secret.get_secret_value(), settings.s3_region, settings.ca_file)
 
 
-def local_http() -> urllib3.PoolManager:
-    """Connections to a server on this machine: it answers soon or is down."""
+def local_http(ca_file: Path | None = None) -> urllib3.PoolManager:
+    """Connections to a server on this machine: it answers soon or is down.
+
+    Args:
+        ca_file: the only authority whose certificates are taken; for https.
+    """
     return urllib3.PoolManager(
+        ca_certs=None if ca_file is None else str(ca_file),
         # 60 s: a copy of gigabytes, or the end of a multipart upload, answers only when it is done.
         timeout=urllib3.Timeout(connect=5, read=60),
         maxsize=10,

@@ -28,6 +28,7 @@ def airflow_environment(settings: Settings) -> dict[str, str]:
         **_web(settings),
         **_pace(settings),
         **_connections(settings),
+        **_encryption(settings),
     }
 
 
@@ -68,6 +69,17 @@ def _executor(settings: Settings) -> dict[str, str]:
         # A task of a worker that was killed is given to another after this many seconds; a day by default. No task of
         # ours is that long, and one that were would be given out twice, which the ledger's fence makes harmless.
         "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "7200",
+    }
+
+
+def _encryption(settings: Settings) -> dict[str, str]:
+    if settings.ca_file is None:
+        return {}
+    plain = settings.model_copy(update={"ca_file": None}).postgres_url("airflow", "airflow", "postgresql+asyncpg")
+    return {
+        # Airflow would take the options of the other driver's URL over, and asyncpg has other names for them.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"{plain}?ssl=verify-full",
+        "PGSSLROOTCERT": str(settings.ca_file),
     }
 
 
@@ -122,7 +134,8 @@ def connections(settings: Settings) -> dict[str, dict[str, Any]]:
     login = settings.kafka_login("listener")
     kafka = {
         "bootstrap.servers": login.bootstrap,
-        "security.protocol": "SASL_PLAINTEXT",
+        "security.protocol": login.protocol,
+        **({} if login.ca_file is None else {"ssl.ca.location": str(login.ca_file)}),
         "sasl.mechanism": "PLAIN",
         "sasl.username": login.user,
         # By this name Airflow masks the value wherever it shows the connection.

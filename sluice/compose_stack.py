@@ -30,6 +30,8 @@ _PUBLISHED = {
 }
 _PAGES = {("minio", 9001), ("spark-master", 8081), ("spark-worker", 8082), ("airflow-api-server", 8080)}
 _STORAGE = ("postgres", "minio", "kafka")
+_TLS_LABEL = "sluice.ca"
+"""Compose's overlay for TLS puts it on a container, with where the authority's certificate is below the secrets."""
 _ONE_SHOT = ("init", "bootstrap", "warmup")
 
 
@@ -41,11 +43,19 @@ def environment() -> dict[str, str]:
     """
     folder = Path(os.environ.get("SECRETS_FOLDER") or PROJECT / "compose" / "secrets")
     found = {"SLUICE_SECRETS_FILE": str(folder / "operator" / "secrets.env")}
-    ports = {(item["Service"], port["TargetPort"]): port for item in _containers() for port in item["Publishers"] or ()}
+    containers = _containers()
+    ports = {(item["Service"], port["TargetPort"]): port for item in containers for port in item["Publishers"] or ()}
+    if (ca := _ca_file(containers)) is not None:
+        found["SLUICE_CA_FILE"] = str(folder / ca)
     for setting, key in _PUBLISHED.items():
         if (port := ports.get(key)) is not None and port["PublishedPort"]:
             found[setting] = f"{port['URL']}:{port['PublishedPort']}"
     return found
+
+
+def _ca_file(containers: Sequence[dict[str, Any]]) -> str | None:
+    labels = (label.partition("=") for item in containers for label in item.get("Labels", "").split(","))
+    return next((value for name, _, value in labels if name == _TLS_LABEL), None)
 
 
 def require_running(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """What a container of the compose stack starts with: the secrets of its part, then the part's process.
 
-`python -m sluice.containers init` runs first and once: it makes the passwords and hands each part its own.
+`python -m sluice.containers init` runs first and once: it makes the passwords and hands each part its own. So it does
+with certificates where compose/tls.yaml names the file of their authority.
 `python -m sluice.containers SERVICE` becomes the process of a service, with those.
 """
 
@@ -13,13 +14,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from contracts.errors import SluiceError
-from contracts.settings import SECRETS_FILE, Settings, load_settings
+from contracts.settings import SECRETS_FILE, SPARK_BEHIND_TLS_PORT, Settings, load_settings
 from ingest.notifications import notification_environment
-from sluice import kafka_server
+from sluice import kafka_server, tls_front
 from sluice.airflow_config import connections
 from sluice.secrets import SECRETS, ensure_secrets, write_private
 from sluice.services import BY_NAME, CELERY_WORKER, Service
@@ -28,6 +30,8 @@ SERVICES: Mapping[str, Service] = {**BY_NAME, CELERY_WORKER.name: CELERY_WORKER}
 
 MINIO_DATA = Path("/data")
 KAFKA_HOME = Path("/var/lib/sluice")
+MOUNTED = Path("/run/secrets")
+"""Where a container finds the secrets of its part, in a folder of the part's name."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def _for_minio(settings: Settings) -> Mapping[str, str]:
 
 
 def _for_kafka(settings: Settings) -> Mapping[str, str]:
-    return {"server.properties": kafka_server.properties(settings.model_copy(update={"home": KAFKA_HOME}))}
+    own = settings.model_copy(update={"home": KAFKA_HOME})
+    return {"server.properties": kafka_server.properties(own, MOUNTED / "kafka")}
 
 
 def _for_postgres(settings: Settings) -> Mapping[str, str]:
@@ -68,15 +73,18 @@ def _for_kafka_ui(settings: Settings) -> Mapping[str, str]:
     login = settings.kafka_login("operator")
     password = login.password.get_secret_value()
     jaas = "org.apache.kafka.common.security.plain.PlainLoginModule required "
-    cluster = {
+    cluster: dict[str, Any] = {
         "name": "sluice",
         "bootstrapServers": login.bootstrap,
         "properties": {
-            "security.protocol": "SASL_PLAINTEXT",
+            "security.protocol": login.protocol,
             "sasl.mechanism": "PLAIN",
             "sasl.jaas.config": f'{jaas}username="{login.user}" password="{password}";',
         },
     }
+    if login.ca_file is not None:
+        trust = {"ssl.truststore.type": "PEM", "ssl.truststore.location": str(login.ca_file)}
+        cluster["properties"] = {**cluster["properties"], **trust}
     application = {
         "auth": {"type": "LOGIN_FORM"},
         "spring": {"security": {"user": {"name": login.user, "password": password}}},
@@ -97,13 +105,14 @@ PARTS: Mapping[str, Part] = {
     "valkey": Part(999, files=_for_valkey),
     "router": Part(_AIRFLOW_UID, ("kafka_router_password", "ledger_password", "consumers_secret_key")),
     "spark-worker": Part(_SPARK_UID, ("spark_secret_key",)),
-    "spark-connect": Part(_SPARK_UID, ("spark_secret_key", "catalog_password")),
+    "spark-connect": Part(_SPARK_UID, ("spark_secret_key", "catalog_password", "spark_connect_token")),
     "airflow": Part(
         _AIRFLOW_UID,
         (
             "airflow_db_password", "airflow_service_password", "airflow_fernet_key", "airflow_jwt_secret",
             "airflow_secret_key", "redis_password", "kafka_listener_password", "kafka_reconcile_password",
             "ledger_password", "catalog_password", "spark_secret_key", "consumers_secret_key", "ingest_secret_key",
+            "spark_connect_token",
         ),
         files=lambda settings: {"connections.json": json.dumps(connections(settings))},
     ),
@@ -115,6 +124,9 @@ def write_secrets(folder: Path) -> None:
 
     Args:
         folder: holds a folder a part; those that are not there are made.
+
+    Raises:
+        SetupError: somebody brought certificates, and one of them will not do.
     """
     master = ensure_secrets(folder / "operator")
     settings = Settings(_env_file=master)  # type: ignore[call-arg]
@@ -131,6 +143,22 @@ def write_secrets(folder: Path) -> None:
             if not path.exists() or path.read_text("utf-8") != text:
                 write_private(path, text)
             _own(path, part, folder)
+    if settings.ca_file is not None:
+        _write_certificates(folder)
+
+
+def _write_certificates(folder: Path) -> None:
+    # Not at the top: the image of Spark runs this module as well, and has no use for the library.
+    from sluice.certificates import CA_KEY, SERVERS, ensure_certificates
+
+    ensure_certificates(folder)
+    if (folder / CA_KEY).exists():
+        _own(folder / CA_KEY, PARTS["operator"], folder)
+    for name, files in SERVERS.items():
+        for file in {files.certificate, files.key}:
+            # Those that somebody brought may be readable for others.
+            (folder / name / file).chmod(0o600)
+            _own(folder / name / file, PARTS[name], folder)
 
 
 def _own(path: Path, part: Part, folder: Path) -> None:
@@ -152,7 +180,11 @@ def _become(name: str) -> None:
     if service.prepare is not None:
         service.prepare(settings)
     command = service.command(settings)
-    os.execvpe(command.argv[0], command.argv, os.environ | command.environment)  # noqa: S606 - the module's purpose
+    environment = os.environ | command.environment
+    if name == "spark-connect" and settings.ca_file is not None:
+        certificate, port = MOUNTED / name / tls_front.CERTIFICATE, settings.ports.spark_connect
+        sys.exit(tls_front.run(command.argv, environment, certificate, settings.listen, port, SPARK_BEHIND_TLS_PORT))
+    os.execvpe(command.argv[0], command.argv, environment)  # noqa: S606 - the module's purpose
 
 
 def main(argv: list[str]) -> int:

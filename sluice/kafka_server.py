@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contracts.errors import SetupError
-from contracts.settings import PROJECT, Settings
+from contracts.settings import HOST, PROJECT, Settings
 from sluice import install
 from sluice.secrets import write_private
 
@@ -18,6 +18,12 @@ LISTENER = "CLIENTS"
 OUTSIDE = "OUTSIDE"
 OUTSIDE_PORT = 9094
 """Where the second listener is, which only a broker in a container has; see `Settings.kafka_outside_address`."""
+HEALTH = "HEALTH"
+HEALTH_PORT = 9095
+"""Where a broker that speaks TLS listens on its own container's loopback address, for its health check alone: the check
+is a few bytes sent by a shell."""
+KEYSTORE = "server.pem"
+"""Name of the file with the broker's key and certificate."""
 BROKER = "admin"
 """The user that the broker is to itself and to the bootstrap."""
 
@@ -31,21 +37,32 @@ def properties_file(settings: Settings) -> Path:
     return _folder(settings) / "server.properties"
 
 
-def properties(settings: Settings) -> str:
-    """The broker's server.properties; holds the passwords of all its users, so write it for its owner alone."""
-    ports = settings.ports
+def properties(settings: Settings, secrets: Path | None = None) -> str:
+    """The broker's server.properties; holds the passwords of all its users, so write it for its owner alone.
+
+    Args:
+        secrets: folder with the broker's `KEYSTORE`, where `settings` name a certificate authority.
+    """
+    ports, login = settings.ports, settings.kafka_login(BROKER)
     listeners = {LISTENER: (ports.kafka, settings.kafka_bootstrap)}
     if settings.kafka_outside_address is not None:
         listeners[OUTSIDE] = (OUTSIDE_PORT, settings.kafka_outside_address)
+    if settings.ca_file is not None:
+        listeners[HEALTH] = (HEALTH_PORT, f"{HOST}:{HEALTH_PORT}")
     listeners["CONTROLLER"] = (ports.kafka_controller, f"{settings.own_address}:{ports.kafka_controller}")
     clients = [name for name in listeners if name != "CONTROLLER"]
     values = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.bootstrap.servers": listeners["CONTROLLER"][1],
-        "listeners": ",".join(f"{name}://{settings.listen}:{port}" for name, (port, _) in listeners.items()),
+        "listeners": ",".join(
+            f"{name}://{HOST if name == HEALTH else settings.listen}:{port}" for name, (port, _) in listeners.items()
+        ),
         "advertised.listeners": ",".join(f"{name}://{address}" for name, (_, address) in listeners.items()),
-        "listener.security.protocol.map": ",".join(f"{name}:SASL_PLAINTEXT" for name in listeners),
+        "listener.security.protocol.map": ",".join(
+            f"{name}:{'SASL_PLAINTEXT' if name == HEALTH else login.protocol}" for name in listeners
+        ),
+        **_certificates(settings, secrets),
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": LISTENER,
         "sasl.enabled.mechanisms": "PLAIN",
@@ -75,6 +92,18 @@ def properties(settings: Settings) -> str:
         "log.segment.bytes": "67108864",
     }
     return "".join(f"{name}={value}\n" for name, value in values.items())
+
+
+def _certificates(settings: Settings, secrets: Path | None) -> dict[str, str]:
+    if settings.ca_file is None or secrets is None:
+        return {}
+    return {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(secrets / KEYSTORE),
+        # For what the broker says to itself.
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(settings.ca_file),
+    }
 
 
 def _logins(settings: Settings, users: Iterable[str]) -> str:

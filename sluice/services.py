@@ -144,6 +144,9 @@ def _spark_worker(settings: Settings) -> Command:
 
 
 def _spark_connect(settings: Settings) -> Command:
+    # On its loopback address the token would keep out nobody who cannot read the secrets anyway.
+    token = settings.spark_connect_token.get_secret_value()
+    asks = {"SPARK_CONNECT_AUTHENTICATE_TOKEN": token} if settings.ca_file is not None else {}
     return Command(
         [
             str(install.pyspark_home() / "bin" / "spark-submit"),
@@ -153,7 +156,8 @@ def _spark_connect(settings: Settings) -> Command:
         # spark-submit takes the memory of this one class from the daemons' variable, before its own properties.
         _spark_environment(settings)
         | _spark_credentials(settings)
-        | {"SPARK_DAEMON_MEMORY": settings.spark_driver_memory},
+        | {"SPARK_DAEMON_MEMORY": settings.spark_driver_memory}
+        | asks,
     )  # fmt: skip
 
 

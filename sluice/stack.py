@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from contracts.errors import NotRunning, ServiceUnavailable, SetupError
+from contracts.errors import NotRunning, ServiceUnavailable, SetupError, UsageError
 from contracts.settings import HOST, Settings, load_settings
 from contracts.spark_remote import host_and_port
 from sluice import doctor, health, postgres_server, supervisor
@@ -44,8 +44,11 @@ def up(say: Say) -> Settings:
     Raises:
         SetupError: the machine lacks something; each line says what and the remedy.
         ServiceUnavailable: a service did not become healthy in time; names its log.
+        UsageError: the settings name a certificate authority, which only the stack in containers has.
     """
     settings = load_settings()
+    if settings.ca_file is not None:
+        raise UsageError("Servers that are processes have no certificates; unset SLUICE_CA_FILE. See docs/tls.md.")
     with _lock(settings.home):
         ensure_secrets(settings.home)
         settings = load_settings()

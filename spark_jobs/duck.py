@@ -111,8 +111,11 @@ def _sign_in(link: Any, settings: Settings) -> None:
     # Not with parameters: for the first one DuckDB imports pandas, which takes a third of a second.
     link.execute(
         f"create secret (type s3, provider config, key_id {key}, secret {secret}, region {region},"
-        f" endpoint {endpoint}, url_style 'path', use_ssl false)"
+        f" endpoint {endpoint}, url_style 'path', use_ssl {'false' if settings.ca_file is None else 'true'})"
     )
+    if settings.ca_file is not None:
+        link.execute(f"set ca_cert_file = {literal(str(settings.ca_file))}")
+        link.execute("set enable_server_cert_verification = true")
 
 
 def literal(text: str) -> str:

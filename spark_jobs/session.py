@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import grpc
 from py4j.protocol import Py4JError
@@ -13,7 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from contracts.errors import JobFailed, ScanFailed, ServiceUnavailable
-from contracts.settings import Settings
+from contracts.settings import HOST, SPARK_BEHIND_TLS_PORT, Settings
 from contracts.spark_remote import with_session
 
 CATALOG = "lake"
@@ -40,7 +42,7 @@ def catalog_conf(settings: Settings) -> dict[str, str]:
     return {
         _CATALOG: "org.apache.iceberg.spark.SparkCatalog",
         f"{_CATALOG}.type": "jdbc",
-        f"{_CATALOG}.uri": f"jdbc:postgresql://{settings.postgres_server}/lake",
+        f"{_CATALOG}.uri": f"jdbc:postgresql://{settings.postgres_server}/lake{settings.postgres_options}",
         f"{_CATALOG}.jdbc.user": "catalog",
         f"{_CATALOG}.jdbc.password": settings.catalog_password.get_secret_value(),
         f"{_CATALOG}.jdbc.schema-version": "V1",
@@ -124,13 +126,16 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
         "spark.driver.host": settings.own_address,
         "spark.driver.bindAddress": settings.listen,
-        "spark.connect.grpc.binding.address": settings.listen,
+        # Spark's server has no TLS: with it, a listener of ours stands before it, see `sluice.tls_front`.
+        "spark.connect.grpc.binding.address": settings.listen if settings.ca_file is None else HOST,
         # Kept forever: a session that has ended cannot be opened again under its id.
         "spark.connect.session.manager.defaultSessionTimeout": "-1",
         # A plan that is kept names a file's size as it was when a job read that key before: a corrected file would be
         # read by the size of the version before it.
         "spark.connect.session.planCache.enabled": "false",
-        "spark.connect.grpc.binding.port": str(settings.ports.spark_connect),
+        "spark.connect.grpc.binding.port": str(
+            settings.ports.spark_connect if settings.ca_file is None else SPARK_BEHIND_TLS_PORT
+        ),
         "spark.ui.port": str(settings.ports.spark_connect_ui),
         # The server lives for weeks; what its UI remembers must not grow.
         "spark.ui.retainedJobs": "200",
@@ -154,8 +159,7 @@ def connect_session(settings: Settings) -> SparkSession:
     from pyspark.sql.connect.session import SparkSession as ConnectSession
 
     with spark_errors(f"opening a session at {settings.spark_connect_url}"):
-        url = with_session(settings.spark_connect_secret_url, _SESSION_ID)
-        session = SparkSession.builder.remote(url).create()
+        session = _open(settings)
         # What a checkpoint gives belongs to the thread's active session, whichever made it: pyspark leaves an older one
         # there, and its server does not know the rows.
         ConnectSession._active_session.session = session
@@ -164,6 +168,28 @@ def connect_session(settings: Settings) -> SparkSession:
         # By default the client tries for ten minutes; the caller has retries of its own.
         session.client.set_retry_policies([DefaultPolicy(max_retries=8, max_backoff=5000)])
         return session
+
+
+def _open(settings: Settings) -> SparkSession:
+    url = with_session(settings.spark_connect_secret_url, _SESSION_ID)
+    # A server elsewhere has a certificate of the world's authorities.
+    if settings.ca_file is None or settings.spark_remote is not None:
+        return SparkSession.builder.remote(url).create()
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+    from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+    authority = grpc.ssl_channel_credentials(settings.ca_file.read_bytes())
+    token = grpc.access_token_call_credentials(settings.spark_connect_token.get_secret_value())
+
+    class Channel(DefaultChannelBuilder):  # type: ignore[misc]
+        """Trusts the stack's own authority, of which a URL cannot tell."""
+
+        def toChannel(self) -> grpc.Channel:
+            return self._secure_channel(self.endpoint, grpc.composite_channel_credentials(authority, token))
+
+    # pyspark does so with a URL: its functions then make columns of this kind of session.
+    os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
+    return cast(SparkSession, ConnectSession.builder.channelBuilder(Channel(url)).create())
 
 
 def submit_session(settings: Settings, name: str) -> SparkSession:
@@ -238,7 +264,7 @@ def _store_conf(settings: Settings) -> dict[str, str]:
     # any other, a tuning of pools or buffers say, Spark's writer takes over without a word.
     return {
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-        f"{_S3A}.endpoint": f"http://{settings.s3_endpoint}",
+        f"{_S3A}.endpoint": settings.s3_url,
         f"{_S3A}.endpoint.region": settings.s3_region,
         f"{_S3A}.path.style.access": "true",
     }

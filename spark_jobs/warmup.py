@@ -66,6 +66,7 @@ def warm_up(settings: Settings) -> None:
         settings.spark_access_key,
         settings.spark_secret_key.get_secret_value(),
         settings.s3_region,
+        settings.ca_file,
     )
     contracts = list(load_contracts(settings.contracts_dir).values())
     lake = open_lake(settings, store)

@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ import pytest
 
 from consumers.ledger import open_ledger
 from contracts.settings import PROJECT, SECRETS_FILE, Settings
+from contracts.states import FileState
 from contracts.story import FileStory
 from sluice.containers import PARTS
 from sluice.files import wait_for_end
+from sluice.query import run_query
 from tests.servers import free_port_block
 
 PROJECT_NAME = "sluice-test"
@@ -82,7 +86,9 @@ class Containers:
         """The settings by which the host reaches the stack, as `sluice --stack compose` finds them."""
         at = {name: f"127.0.0.1:{self.environment[f'{port}_PORT']}" for name, port in ADDRESSES.items()}
         secrets = Path(self.environment["SECRETS_FOLDER"]) / "operator" / SECRETS_FILE
-        return Settings(_env_file=secrets, stack="compose", **at)  # type: ignore[call-arg, arg-type]
+        ca_file = Path(self.environment["SECRETS_FOLDER"]) / "ca" / "ca.crt"
+        encrypted = "tls.yaml" in self.environment.get("COMPOSE_FILE", "")
+        return Settings(_env_file=secrets, stack="compose", ca_file=ca_file if encrypted else None, **at)  # type: ignore[call-arg, arg-type]
 
     def put(self, key: str, path: Path) -> None:
         """Put a file into bronze with a client that is not ours."""
@@ -101,9 +107,10 @@ class Containers:
         """boto3, signed in as the ingest user."""
         settings = self.settings
         return boto3.client(
-            "s3", endpoint_url=f"http://{settings.s3_endpoint}", region_name=settings.s3_region,
+            "s3", endpoint_url=settings.s3_url, region_name=settings.s3_region,
             aws_access_key_id=settings.ingest_access_key,
             aws_secret_access_key=settings.ingest_secret_key.get_secret_value(),
+            verify=str(settings.ca_file) if settings.ca_file else None,
         )  # fmt: skip
 
     def wait_healthy(self, seconds: float = 240) -> None:
@@ -119,7 +126,23 @@ class Containers:
             time.sleep(1)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def unique_key() -> str:
+    """An object key that no other test uses."""
+    return f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
+
+
+def accounted(containers: Containers, key: str, rows: int) -> FileStory:
+    """Wait for the file's end: every row of it is in silver and gold, or in rejects, and nowhere twice."""
+    story = containers.wait_for(key)
+    tables = ("silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features")
+    counts = (f"(select count(*) from {table} where _source_key = '{key}')" for table in tables)
+    silver, rejects, features = run_query(containers.settings, f"select {', '.join(counts)}")[1][0]
+    assert story.state is FileState.DONE, story
+    assert (silver + rejects, features) == (rows, silver)
+    return story
+
+
+def _environment(folder: Path, project: str) -> dict[str, str]:
     base = free_port_block(len(PORTS) + WORKERS)
     ports = {name: str(base + place) for place, name in enumerate(PORTS)}
     first = base + len(PORTS)
@@ -136,24 +159,36 @@ def _environment(folder: Path) -> dict[str, str]:
         **extra,
         **ports,
         "SPARK_WORKER_UI_PORT": f"{first}-{first + WORKERS - 1}",
-        "COMPOSE_PROJECT_NAME": PROJECT_NAME,
+        "COMPOSE_PROJECT_NAME": project,
         "SECRETS_FOLDER": str(secrets),
         "SLUICE_VERSION": "test",
         "SLUICE_HOME": str(folder / "home"),
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """The stack: built, started, healthy."""
+    with running(tmp_path_factory.mktemp("compose"), PROJECT_NAME) as stack:
+        yield stack
+
+
+@contextmanager
+def running(folder: Path, project: str, **variables: str) -> Iterator[Containers]:
+    """A stack: built, started, healthy, and gone at the end. Skips the test where there can be none.
+
+    Args:
+        folder: for the secrets.
+        variables: what else is in the environment of Compose.
+    """
     if not os.environ.get("SLUICE_TEST_COMPOSE"):
         pytest.skip("needs images that are built for it; run: make test-compose")
-    stack = Containers(_environment(tmp_path_factory.mktemp("compose")))
+    stack = Containers(_environment(folder, project) | variables)
     if stack.compose("version", check=False).returncode or stack.run("docker", "info", check=False).returncode:
         pytest.skip("there is no Docker engine with `docker compose` here")
     stack.compose("down", "--volumes", "--remove-orphans")
     try:
-        for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "600"])):
+        for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "1200"])):
             begun = time.monotonic()
             done = stack.compose(*command, check=False, timeout=2400)
             stack.seconds[name] = time.monotonic() - begun

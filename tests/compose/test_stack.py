@@ -16,12 +16,9 @@ import psycopg
 import pytest
 
 from contracts.settings import PROJECT
-from contracts.states import FileState
-from contracts.story import FileStory
 from ingest.generator import generate_month
 from sluice.containers import PARTS
-from sluice.query import run_query
-from tests.compose.conftest import Containers
+from tests.compose.conftest import Containers, accounted, unique_key
 
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
 
@@ -44,29 +41,6 @@ def month(tmp_path: Path) -> Month:
         return path
 
     return make
-
-
-def unique_key() -> str:
-    """An object key that no other test uses."""
-    return f"nyc_yellow/{uuid.uuid4().hex[:8]}_2025-01.parquet"
-
-
-def put_and_wait(containers: Containers, path: Path, key: str | None = None) -> FileStory:
-    """Put a file and wait for its end; its story."""
-    key = key or unique_key()
-    containers.put(key, path)
-    return containers.wait_for(key)
-
-
-def accounted(containers: Containers, key: str, rows: int) -> FileStory:
-    """Wait for the file's end: every row of it is in silver and gold, or in rejects, and nowhere twice."""
-    story = containers.wait_for(key)
-    tables = ("silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features")
-    counts = (f"(select count(*) from {table} where _source_key = '{key}')" for table in tables)
-    silver, rejects, features = run_query(containers.settings, f"select {', '.join(counts)}")[1][0]
-    assert story.state is FileState.DONE, story
-    assert (silver + rejects, features) == (rows, silver)
-    return story
 
 
 def test_a_put_reaches_gold_and_a_correction_replaces_its_own_rows(containers: Containers, month: Month) -> None:
@@ -94,7 +68,9 @@ def test_at_rest_the_stack_takes_at_most_six_gigabytes(containers: Containers) -
 
 @pytest.mark.long
 def test_a_job_can_be_run_by_hand_in_the_master_s_container(containers: Containers, month: Month) -> None:
-    put_and_wait(containers, month(200, 4))
+    key = unique_key()
+    containers.put(key, month(200, 4))
+    accounted(containers, key, 200)
     done = containers.compose(
         "exec", "-T", "spark-master", "spark-submit", "--driver-memory", "512m", "--executor-memory", "512m",
         "spark_jobs/data_preprocessing_job.py", "--dataset", "nyc_yellow", "--year", "2025", "--month", "1",
