@@ -33,7 +33,7 @@ import psycopg
 
 from consumers.broker import ensure_grants, ensure_topics
 from consumers.migrate import migrate
-from consumers.topics import BRONZE_EVENTS, WORK_TOPICS
+from consumers.topics import BRONZE_EVENTS, WORK_TOPICS, retention_days
 from contracts.settings import USUAL_PORTS, Settings, load_settings
 from contracts.states import Layer
 from contracts.work import parse_work
@@ -228,7 +228,7 @@ def servers() -> Iterator[Settings]:
         ensure_secrets(Path(folder))
         settings = load_settings()
         with running_kafka(settings), running_postgres(settings):
-            ensure_topics(settings.kafka_login("admin"))
+            ensure_topics(settings.kafka_login("admin"), retention_days(settings))
             ensure_grants(settings.kafka_login("admin"))
             postgres_server.bootstrap_databases(settings)
             migrate(settings.postgres_url("ledger", "lake"))

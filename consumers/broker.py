@@ -22,6 +22,8 @@ from kafka.admin import (
     ACLOperation,
     ACLPermissionType,
     ACLResourcePatternType,
+    ConfigResource,
+    ConfigResourceType,
     OffsetSpec,
     ResourcePattern,
     ResourcePatternFilter,
@@ -40,7 +42,7 @@ from pydantic import BaseModel, ConfigDict
 
 from consumers.grants import GRANTS, Grant
 from consumers.headers import text_headers
-from consumers.topics import DEAD_LETTERS, PARTITIONS
+from consumers.topics import PARTITIONS
 from contracts.errors import BadWork, ServiceUnavailable
 from contracts.settings import KafkaLogin
 
@@ -52,6 +54,8 @@ FLUSH_SECONDS = 30.0
 STALL_SECONDS = 30.0
 """Without any message of a range that Kafka says to hold."""
 CLOSE_MS = 3_000
+_RETENTION = "retention.ms"
+_DAY_MS = 24 * 3600 * 1000
 GRANTS_KNOWN = 20.0
 """Seconds that the broker has to learn of a change of who may do what."""
 
@@ -268,18 +272,47 @@ class Reader:
                 yield _record(message)
 
 
-def ensure_topics(login: KafkaLogin, partitions: Mapping[str, int] = PARTITIONS) -> None:
-    """Make the topics that are not there yet and wait until they can be used. Dead letters are kept for ever."""
+def ensure_topics(login: KafkaLogin, days: Mapping[str, int], partitions: Mapping[str, int] = PARTITIONS) -> None:
+    """Make the topics that are not there yet, wait until they can be used, and set how long they keep messages.
+
+    Args:
+        days: topic to the days that its messages are kept, also where the topic is there already.
+    """
     with _admin(login) as admin:
         missing = sorted(set(partitions) - set(admin.list_topics()))
         for topic in missing:
-            configs = {"retention.ms": "-1"} if topic == DEAD_LETTERS else {}
+            configs = {_RETENTION: str(days[topic] * _DAY_MS)}
             wanted = {"num_partitions": partitions[topic], "replication_factor": -1, "configs": configs}
             try:
                 admin.create_topics({topic: wanted})
             except TopicAlreadyExistsError:
                 continue  # Another bootstrap was quicker.
         admin.wait_for_topics(sorted(partitions))
+        kept = _retention_ms(admin, partitions)
+        wanted_ms = {topic: days[topic] * _DAY_MS for topic in partitions}
+        changed = {topic: str(ms) for topic, ms in wanted_ms.items() if kept.get(topic) != ms}
+        if changed:
+            wish = [ConfigResource(ConfigResourceType.TOPIC, topic, {_RETENTION: ms}) for topic, ms in changed.items()]
+            (done,) = admin.alter_configs(wish, raise_on_unknown=False).values()
+            refused = {topic: said for topic, said in done.items() if said != "OK"}
+            if refused:
+                raise ServiceUnavailable(f"Kafka at {login.bootstrap} did not take how long topics keep: {refused}")
+
+
+def topics_retention(login: KafkaLogin, topics: Collection[str] = tuple(PARTITIONS)) -> dict[str, float | None]:
+    """Topic to the days that its messages are kept, as the broker says; None: for ever.
+
+    A topic that is not there, or that this user may not ask about, is left out.
+    """
+    with _admin(login) as admin:
+        return {topic: ms / _DAY_MS if ms >= 0 else None for topic, ms in _retention_ms(admin, topics).items()}
+
+
+def _retention_ms(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {_RETENTION: None}) for topic in topics]
+    # All, not those that were changed alone: a topic of an older version has the broker's own.
+    (found,) = admin.describe_configs(asked, config_filter="all").values()
+    return {topic: int(configs[_RETENTION]["value"]) for topic, configs in found.items() if _RETENTION in configs}
 
 
 def ensure_grants(login: KafkaLogin, grants: Collection[Grant] = GRANTS) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from consumers.topics import DEAD_LETTERS, EVENT_TOPICS, LISTENER_GROUPS, ROUTER_GROUP, WORK_TOPICS
+from consumers.topics import DEAD_LETTERS, EVENT_TOPICS, LISTENER_GROUPS, PARTITIONS, ROUTER_GROUP, WORK_TOPICS
 
-Operation = Literal["READ", "WRITE", "DESCRIBE"]
-"""Kafka's words. READ and WRITE include DESCRIBE; READ of a group is to be a member of it and to move its offsets."""
+Operation = Literal["READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"]
+"""Kafka's words. READ and WRITE include DESCRIBE; READ of a group is to be a member of it and to move its offsets.
+DESCRIBE_CONFIGS of a topic is to see how long it keeps messages."""
 _WORK = tuple(WORK_TOPICS.values())
 _GROUPS = (ROUTER_GROUP, *LISTENER_GROUPS.values())
 
@@ -52,5 +53,6 @@ GRANTS: frozenset[Grant] = frozenset(
     # A person's commands: look at everything, replay files, send dead letters again.
     | _grants("operator", "READ", topics=(*EVENT_TOPICS, *_WORK, DEAD_LETTERS))
     | _grants("operator", "DESCRIBE", groups=_GROUPS)
+    | _grants("operator", "DESCRIBE_CONFIGS", topics=tuple(PARTITIONS))
     | _grants("operator", "WRITE", topics=(*EVENT_TOPICS, *_WORK))
 )

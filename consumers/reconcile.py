@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from consumers.rows import FileRow
-from contracts.events import BucketEvent
+from contracts.events import EXPIRED, BucketEvent
 from contracts.states import Reason
 from ingest.store import ObjectInfo
 
@@ -87,28 +87,63 @@ def lost_puts(page: Page, newest: Mapping[str, FileRow]) -> list[BucketEvent]:
     return events
 
 
-def maybe_gone(page: Page, newest: Iterable[FileRow], retracting: Collection[str]) -> list[FileRow]:
+def maybe_gone(
+    page: Page, newest: Iterable[FileRow], retracting: Collection[str], kept: Mapping[str, int]
+) -> list[FileRow]:
     """Versions of the page's range that the listing lacks; whether they are gone, a look at each has to tell.
 
     Args:
         retracting: datasets that take back the rows of deleted files. A removal that a run passed over, since the
             object had been put again, is still to be done when that object is gone as well.
+        kept: dataset to the days that its files stay in bronze. One that expired is not taken back, so nothing is left
+            to be done.
     """
     there = {found.key for found in page.objects}
     return [
         row
         for row in newest
         if row.key not in there
-        and (row.removed_at is None or (row.reason == Reason.SUPERSEDED and row.dataset in retracting))
+        and (
+            row.removed_at is None
+            or (
+                row.reason == Reason.SUPERSEDED
+                and row.dataset in retracting
+                and not has_expired(row, kept.get(row.dataset or ""), row.removed_at)
+            )
+        )
         and all(at is None or at < page.settled for at in (row.put_at, row.removed_at))
     ]
 
 
-def lost_removal(row: FileRow, now: datetime) -> BucketEvent:
-    """The event that should have told that an object was deleted: right after what the ledger knows of it."""
+def lost_removal(row: FileRow, now: datetime, kept: Mapping[str, int]) -> BucketEvent:
+    """The event that should have told that an object was deleted, or expired: right after what the ledger knows of it.
+
+    Args:
+        kept: dataset to the days that its files stay in bronze. Who removed an older one nobody can say any more, and
+            rows that are there too long are mended more easily than rows that are not.
+    """
+    expired = has_expired(row, kept.get(row.dataset or ""), now)
     return BucketEvent(
-        name="s3:ObjectRemoved:Delete", bucket=row.bucket, key=row.key, at=now, sequencer=f"{_number(row) + 1:X}"
+        name=EXPIRED if expired else "s3:ObjectRemoved:Delete",
+        bucket=row.bucket,
+        key=row.key,
+        at=now,
+        sequencer=f"{_number(row) + 1:X}",
     )
+
+
+def has_expired(row: FileRow, days: int | None, gone: datetime) -> bool:
+    """Whether an object that is gone was in bronze for as long as its contract keeps it.
+
+    Args:
+        days: that it is kept; None: for ever.
+        gone: when it was not there any more.
+    """
+    if days is None:
+        return False
+    # The same content put again leaves `put_at`, but not the sequencer, which MinIO makes of the time of the write.
+    written = max(_nanoseconds(row.put_at or _EPOCH), 0 if row.removed_at else _number(row))
+    return written + days * 24 * 3600 * 10**9 <= _nanoseconds(gone)
 
 
 def settled(now: datetime, oldest_unread: datetime | None) -> datetime:

@@ -156,11 +156,12 @@ def _compare(one: _Pass, page: Page) -> None:
     newest = {row.key: row for row in one.ledger.newest_between(BRONZE, page.after, page.until)}
     puts = lost_puts(page, newest)
     retracting = {contract.dataset for contract in one.contracts if contract.on_delete == "retract"}
-    missing = maybe_gone(page, newest.values(), retracting)
+    kept = {each.dataset: each.keep_bronze for each in one.contracts if each.keep_bronze is not None}
+    missing = maybe_gone(page, newest.values(), retracting, kept)
     gone = [row for row in missing if one.store.stat(row.bucket, row.key) is None]
     one.findings += [(Finding.OBJECT_WITHOUT_ROW, f"{event.bucket}/{event.key}") for event in puts]
     one.findings += [(Finding.ROW_WITHOUT_OBJECT, f"{row.bucket}/{row.key}") for row in gone]
-    _send_events(one, [*puts, *(lost_removal(row, one.now) for row in gone)])
+    _send_events(one, [*puts, *(lost_removal(row, one.now, kept) for row in gone)])
 
 
 def _send_events(one: _Pass, events: list[BucketEvent]) -> None:

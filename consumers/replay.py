@@ -12,7 +12,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from consumers.reconcile import has_expired
 from consumers.routing import End, Work, dataset_of
 from consumers.rows import FileRow
 from contracts.dataset import DatasetContract
@@ -63,7 +65,7 @@ def plan_replay(
         uri = f"{row.bucket}/{row.key}"
         dataset = dataset_of(row.key, contracts)
         if row.removed_at is not None:
-            passed.append(Passed(uri, "The object was deleted."))
+            passed.append(Passed(uri, _why_gone(row, row.removed_at, contracts)))
         elif isinstance(dataset, End):
             passed.append(Passed(uri, f"{dataset.reason}: {dataset.detail}"))
         elif contracts[dataset].is_manifest(row.key):
@@ -76,6 +78,14 @@ def plan_replay(
     counts = Counter(one.dataset for one in work)
     batches = sum(math.ceil(count / contracts[dataset].max_batch_files) for dataset, count in counts.items())
     return ReplayPlan(depth, tuple(work), tuple(passed), batches)
+
+
+def _why_gone(row: FileRow, removed_at: datetime, contracts: Mapping[str, DatasetContract]) -> str:
+    contract = contracts.get(row.dataset or "")
+    days = contract.keep_bronze if contract else None
+    if not has_expired(row, days, removed_at):
+        return "The object was deleted."
+    return f"The object is gone: its contract keeps files in bronze for {days} days. Drop it again to run it."
 
 
 @dataclass(frozen=True, slots=True)

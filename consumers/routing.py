@@ -13,7 +13,8 @@ The rules of one version (etag) of one object, tried in order:
 4. Otherwise (new content, or old content put back over newer): the file starts.
 
 A removal concerns the object's newest version. Where the contract says `keep` it is written down and no more;
-where it says `retract` the version starts anew, as work that takes the object's rows back.
+where it says `retract` the version starts anew, as work that takes the object's rows back. An object that expired
+keeps its rows, whatever the contract says: its time in bronze is over, and nobody took it back.
 
 Names of which any part begins with `_` or `.` are work files to Spark and Hadoop, and so they are here.
 """
@@ -96,6 +97,7 @@ class Removed:
     """The object was deleted, and its rows stay."""
 
     etag: str
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,14 +287,15 @@ def _removal(event: BucketEvent, newest: FileRow | None, contracts: Mapping[str,
     if later(newest.sequencer, event.sequencer):
         return Nothing("newer content was written after the removal")
     contract = contracts.get(newest.dataset or "")
-    retract = contract is not None and contract.on_delete == "retract" and contract.accepts(event.key)
+    takes_back = contract is not None and contract.on_delete == "retract" and contract.accepts(event.key)
+    retract = takes_back and not event.expired
     work = None
     if contract is not None and retract:
         work = Work(contract.dataset, _item(event, newest.etag, contract.last_layer, deleted=True))
     if not later(event.sequencer, newest.sequencer):
         untaken = newest.state == FileState.RECEIVED and newest.version == event.sequencer
         return Repeat(dropped=False, again=work if untaken else None)
-    return work or Removed(newest.etag)
+    return work or Removed(newest.etag, "it expired, and its rows stay" if event.expired else None)
 
 
 def _redriven(event: BucketEvent, same: FileRow, contracts: Mapping[str, DatasetContract]) -> Decision:
@@ -327,7 +330,8 @@ def _record(arrival: Arrival, decision: Decision, known: KnownFiles, now: dateti
         gone = known.version(event.bucket, event.key, decision.etag)
         if gone is not None:
             _remove(replace(gone, sequencer=event.sequencer, removed_at=event.at), known, changes)
-        changes.history.append(HistoryRow(event.bucket, event.key, decision.etag, event.at, Hop.REMOVED))
+        hop = HistoryRow(event.bucket, event.key, decision.etag, event.at, Hop.REMOVED, detail=decision.detail)
+        changes.history.append(hop)
     elif isinstance(decision, Work) and decision.item.deleted:
         _start_retraction(arrival, decision, known, now, changes)
     elif isinstance(decision, Repeat):

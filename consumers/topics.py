@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contracts.settings import Settings
 from contracts.states import Layer
 
 BRONZE_EVENTS = "lake.bronze.events"
@@ -22,3 +23,11 @@ ROUTER_GROUP = "sluice-router"
 
 LISTENER_GROUPS = {Layer.SILVER: "sluice-listen-bronze", Layer.GOLD: "sluice-listen-silver"}
 """Layer to be written -> the consumer group of its listener."""
+
+
+def retention_days(settings: Settings) -> dict[str, int]:
+    """How long each topic keeps its messages."""
+    return {
+        topic: settings.dead_letter_retention_days if topic == DEAD_LETTERS else settings.kafka_retention_days
+        for topic in PARTITIONS
+    }

@@ -18,6 +18,8 @@ _SETTINGS = {
     "negation": "changes which rows take each other back, and with it which are accepted",
     "transforms": "other code makes the values",
     "retention": "changes how long rows are kept",
+    "keep_bronze": "changes how long files can be replayed",
+    "keep_quarantine": "changes how long copies of refused files are kept",
     "on_delete": "changes what becomes of the rows of a deleted file",
     "on_quarantine": "changes what is kept of refused files",
     "completeness": "changes when files go to gold",

@@ -343,6 +343,10 @@ class DatasetContract(BaseModel):
     limits: Limits = Limits()
     retention: int | None = Field(default=None, ge=1)
     """Days that rows are kept at least; None: nothing is said."""
+    keep_bronze: int | None = Field(default=None, ge=1)
+    """Days that a file stays in bronze; None: for ever. Its rows stay when it expires, whatever `on_delete` says."""
+    keep_quarantine: int | None = Field(default=None, ge=1)
+    """Days that the copy of a refused file stays in quarantine; None: for ever."""
     references: tuple[Lookup, ...] = ()
     """What gold takes from other datasets."""
     completeness: Completeness | None = None

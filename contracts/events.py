@@ -14,6 +14,9 @@ from contracts.errors import BadEvent
 
 MAX_KEY_BYTES = 1024
 """Of an S3 key in UTF-8."""
+EXPIRED = "s3:LifecycleExpiration:Delete"
+"""Name of the event of an object that a lifecycle rule removed, as Amazon S3 has it."""
+_EXPIRING_AGENT = "Internal: [ILM-Expiry]"
 
 
 class BucketEvent(BaseModel):
@@ -26,7 +29,7 @@ class BucketEvent(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    """`s3:ObjectCreated:Put`, `s3:ObjectRemoved:Delete`, …"""
+    """`s3:ObjectCreated:Put`, `s3:ObjectRemoved:Delete`, …; of an object that expired `EXPIRED`."""
     bucket: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{2,62}$")
     key: str = Field(min_length=1)
     """Decoded; at most 1024 bytes in UTF-8. Hostile text: nobody may build a path, SQL or shell line of it."""
@@ -65,8 +68,13 @@ class BucketEvent(BaseModel):
 
     @property
     def removed(self) -> bool:
-        """Whether the event tells of a removal."""
-        return self.name.startswith("s3:ObjectRemoved:")
+        """Whether the event tells of a removal, by whomever."""
+        return self.name.startswith("s3:ObjectRemoved:") or self.expired
+
+    @property
+    def expired(self) -> bool:
+        """Whether a lifecycle rule of the bucket removed the object, and no person or program."""
+        return self.name.startswith("s3:LifecycleExpiration:")
 
 
 def parse_events(value: bytes | None) -> list[BucketEvent]:
@@ -111,9 +119,8 @@ def _event(record: Any) -> BucketEvent:
     try:
         entity = record["s3"]
         item = entity["object"]
-        name = record["eventName"]
         return BucketEvent(
-            name=name if name.startswith("s3:") else f"s3:{name}",
+            name=_name(record),
             bucket=entity["bucket"]["name"],
             key=unquote_plus(item["key"], errors="strict"),
             etag=(item.get("eTag") or "").strip('"'),
@@ -128,6 +135,14 @@ def _event(record: Any) -> BucketEvent:
     except ValidationError as error:
         fields = ", ".join(".".join(str(part) for part in item["loc"]) for item in error.errors())
         raise BadEvent(f"A record's fields are malformed: {fields}.") from error
+
+
+def _name(record: dict[str, Any]) -> str:
+    """The event's name. For MinIO an object that expired is removed like any other; it says by whom (measured)."""
+    name = record["eventName"] if record["eventName"].startswith("s3:") else f"s3:{record['eventName']}"
+    source = record.get("source")
+    agent = source.get("userAgent") if isinstance(source, dict) else None
+    return EXPIRED if agent == _EXPIRING_AGENT and name.startswith("s3:ObjectRemoved:") else name
 
 
 def later(a: str, b: str) -> bool:

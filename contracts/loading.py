@@ -92,7 +92,8 @@ A quality rule of silver is `type: custom`, `engine: sparkSQL`, with a condition
 `maxShare`         with `refuse`: the share of failing rows up to which the file is taken in
 =================  ==========================================================================
 
-`retention` is a property of the standard's `slaProperties`, in days, months or years. A custom property that names a
+`retention` is a property of the standard's `slaProperties`, in days, months or years: with the element `bronze` or
+`quarantine` how long files stay there, for ever without it; otherwise how long rows do. A custom property that names a
 `vendor` is somebody else's. docs/contracts.md has an example of each key.
 """
 

@@ -28,6 +28,8 @@ OF_SILVER = {
 OF_GOLD = {"unit": "unit"}
 OF_SILVER_TABLE = {"negation": "negation"}
 OF_RULE = {"threshold": "threshold", "source": "source", "maxShare": "max_share"}
+_KEPT = {"bronze": "keep_bronze", "quarantine": "keep_quarantine"}
+"""Bucket that a `retention` names as its element to the model's field."""
 _DAYS = {"d": 1.0, "day": 1.0, "days": 1.0, "m": 365.25 / 12, "month": 365.25 / 12, "months": 365.25 / 12,
          "y": 365.25, "yr": 365.25, "year": 365.25, "years": 365.25}  # fmt: skip
 _MOST_TIME = 100_000
@@ -83,7 +85,7 @@ class _Reader:
             "version": values.get("version"),
             "title": values.get("name") or "",
             "owner": (team.get("name") if isinstance(team, dict) else None) or "",
-            "retention": self._retention(values),
+            **self._retention(values),
             "silver": self._table(tables, "silver"),
             "rules": tuple(item.value for item in rules),
             "negation": self._negation.value if self._negation else None,
@@ -278,19 +280,31 @@ class _Reader:
                 wrong = True
         return None if wrong else named
 
-    def _retention(self, values: dict[Any, Any]) -> int | None:
+    def _retention(self, values: dict[Any, Any]) -> dict[str, int]:
+        """Days of the rows and of the files, by the model's fields; what nothing is said of is left out."""
+        found: dict[str, int] = {}
+        tables = {str(table.get("name")) for _, table in parts(values, "schema")}
         for index, item in parts(values, "slaProperties"):
             if item.get("property") != "retention":
                 continue
             loc, value, unit = ("slaProperties", index), item.get("value"), item.get("unit")
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST_TIME:
+            element = str(item.get("element") or "")
+            # By the standard an element is a table or a column of it: that is about the rows.
+            field = "retention" if not element or element.split(".")[0] in tables else _KEPT.get(element)
+            if field is None:
+                self._note(
+                    (*loc, "element"), f"{element!r} is nothing that is kept{meant(element, set(_KEPT) | tables)}"
+                )
+            elif field in _KEPT.values() and field in found:
+                self._note((*loc, "element"), f"how long files stay in {element} is said twice; once was expected")
+            elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST_TIME:
                 self._note((*loc, "value"), f"{value!r} is no time; a number from 0 to {_MOST_TIME:,} was expected")
             elif str(unit).lower() not in _DAYS:
                 self._note((*loc, "unit"), f"{unit!r} is no unit of retention; d, months or y was expected")
             else:
                 # Rounded up: nothing is to go before its time.
-                return math.ceil(value * _DAYS[str(unit).lower()])
-        return None
+                found.setdefault(field, math.ceil(value * _DAYS[str(unit).lower()]))
+        return found
 
 
 def parts(node: Mapping[Any, Any], key: str) -> Iterator[tuple[int, dict[Any, Any]]]:

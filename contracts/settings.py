@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts import spark_remote as remotes
@@ -27,6 +27,7 @@ SECRETS_FILE = "secrets.env"
 HOST = "127.0.0.1"
 SPARK_BEHIND_TLS_PORT = 15012
 """Where the Spark Connect server listens, on its own container's loopback address, when TLS is before it."""
+MOST_DAYS = 36_500
 
 # Where users of these servers look first. The order fixes the offsets from SLUICE_PORT_BASE.
 USUAL_PORTS = {
@@ -207,12 +208,34 @@ class Settings(BaseSettings):
     tlc_base_url: str = "https://d37ci6vzurychx.cloudfront.net/trip-data"
     """Where the TLC publishes its months."""
 
+    kafka_retention_days: int = Field(default=7, ge=1, le=MOST_DAYS)
+    """How long Kafka keeps messages at least, and so how long a part may be down without reconcile having to help."""
+    dead_letter_retention_days: int = Field(default=365, ge=1, le=MOST_DAYS)
+    """The same of dead letters: how long a person has to look at one."""
+    airflow_retention_days: int = Field(default=90, ge=1, le=MOST_DAYS)
+    """How long Airflow keeps runs, and with them the logs of tasks. Longer than Kafka keeps messages: that a message
+    was handed on already is told by its run."""
+
     spark_cores: int = Field(default_factory=lambda: os.cpu_count() or 2, ge=1)
     """Cores of the warm Spark Connect application."""
     spark_driver_memory: str = "1g"
     spark_executor_memory: str = "2g"
     spark_worker_memory: str = "6g"
     """What a worker of the standalone cluster offers to executors."""
+
+    @model_validator(mode="after")
+    def _runs_outlive_messages(self) -> Self:
+        if self.airflow_retention_days <= self.kafka_retention_days:
+            raise ValueError(
+                f"SLUICE_AIRFLOW_RETENTION_DAYS is {self.airflow_retention_days}; more than the "
+                f"{self.kafka_retention_days} of SLUICE_KAFKA_RETENTION_DAYS were expected"
+            )
+        if self.dead_letter_retention_days < self.kafka_retention_days:
+            raise ValueError(
+                f"SLUICE_DEAD_LETTER_RETENTION_DAYS is {self.dead_letter_retention_days}; at least the "
+                f"{self.kafka_retention_days} of SLUICE_KAFKA_RETENTION_DAYS were expected"
+            )
+        return self
 
     @cached_property
     def ports(self) -> Ports:

@@ -1,4 +1,4 @@
-"""Prepares a MinIO for Sluice: buckets, users with their policies, notification rules. Safe to repeat."""
+"""Prepares a MinIO for Sluice: buckets, users with their policies, notification and lifecycle rules. Safe to repeat."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from urllib3.exceptions import HTTPError
 
 from contracts.errors import NotRunning, ServiceUnavailable, SetupError
+from contracts.loading import load_contracts
 from contracts.settings import Settings
+from ingest.lifecycle import ExpiryRule, expiry_rules, wanted_rules, with_rules
 from ingest.notifications import RULES
 from ingest.policies import BUCKETS, consumers_policy, ingest_policy, reader_policy, spark_policy
 from ingest.store import Store, local_http, store_for
 
 
 def bootstrap_store(settings: Settings, patience: float = 30) -> None:
-    """Make the buckets, the users with their policies, and the notification rules, whatever is there already.
+    """Make the buckets, the users with their policies, and the rules of both kinds, whatever is there already.
+
+    Files expire as the contracts say. Lifecycle rules of others stay; ours that no contract asks for go.
 
     Args:
         patience: seconds to go on trying while MinIO starts up or does not know its notification targets yet.
@@ -29,6 +33,7 @@ def bootstrap_store(settings: Settings, patience: float = 30) -> None:
     Raises:
         ServiceUnavailable: MinIO does not answer, or was started without a notification target.
         SetupError: MinIO refused a user or a policy.
+        ContractError: a contract is not valid, so it is not known how long its files are kept.
         NotRunning: the stack has no secrets yet.
     """
     waiting = retry(
@@ -41,6 +46,9 @@ def bootstrap_store(settings: Settings, patience: float = 30) -> None:
     waiting(_make_buckets)(store)
     waiting(_make_users)(settings)
     waiting(_set_rules)(store)
+    contracts = load_contracts(settings.contracts_dir).values()
+    for bucket, rules in wanted_rules(contracts).items():
+        waiting(_set_expiry)(store, bucket, rules)
 
 
 def _make_buckets(store: Store) -> None:
@@ -51,6 +59,13 @@ def _make_buckets(store: Store) -> None:
 def _set_rules(store: Store) -> None:
     for bucket, rules in RULES.items():
         store.set_notifications(bucket, rules)
+
+
+def _set_expiry(store: Store, bucket: str, rules: tuple[ExpiryRule, ...]) -> None:
+    document = store.lifecycle(bucket)
+    # A store that has no such rules and is to have none is not asked to change anything.
+    if tuple(rule for rule in expiry_rules(document) if rule.ours) != rules:
+        store.set_lifecycle(bucket, with_rules(document, rules))
 
 
 def _make_users(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import math
@@ -210,6 +211,30 @@ class Store:
                     f"MinIO at {self._endpoint} has no notification target {targets} (yet), which the rules of "
                     f"bucket {bucket} need. It must be started with MINIO_NOTIFY_KAFKA_ENABLE_{targets}=on."
                 ) from error
+
+    def lifecycle(self, bucket: str) -> str:
+        """A bucket's lifecycle rules, as the XML document that the store has; empty where there are none."""
+        with self._errors(bucket, ""):
+            try:
+                # Not by minio-py's own method, which leaves out what its classes do not know.
+                answer = self._client._execute("GET", bucket, query_params={"lifecycle": ""})
+            except S3Error as error:
+                if error.code == "NoSuchLifecycleConfiguration":
+                    return ""
+                raise
+            return str(answer.data, "utf-8")
+
+    def set_lifecycle(self, bucket: str, document: str) -> None:
+        """Replace a bucket's lifecycle rules; an empty document takes all away."""
+        with self._errors(bucket, ""):
+            if not document:
+                self._client.delete_bucket_lifecycle(bucket)
+                return
+            body = document.encode()
+            md5 = base64.b64encode(_md5(body).digest()).decode()
+            self._client._execute(
+                "PUT", bucket, body=body, headers={"Content-MD5": md5}, query_params={"lifecycle": ""}
+            )
 
     def _put(
         self,

@@ -21,13 +21,14 @@ Say = Callable[[str], None]
 
 
 def bootstrap(settings: Settings, airflow_log: Path, say: Say) -> None:
-    """Make databases, topics, buckets, users and notification rules, whatever is there already.
+    """Make databases, topics, buckets, users, notification and lifecycle rules, whatever is there already.
 
     Args:
         airflow_log: where what Airflow prints while it makes its tables and users is written.
 
     Raises:
         ServiceUnavailable: Postgres, MinIO or Kafka does not answer, or Airflow's part failed.
+        ContractError: a contract is not valid, so it is not known how long its files are kept.
     """
     from consumers.migrate import migrate
     from ingest.bootstrap import bootstrap_store
@@ -44,16 +45,17 @@ def bootstrap(settings: Settings, airflow_log: Path, say: Say) -> None:
         ]
         for step in steps:
             step.result()
-    say(f"bootstrap is done: databases, topics, buckets, users, notification rules ({time.monotonic() - begun:.0f} s)")
+    say(f"bootstrap is done: databases, topics, buckets, users, rules ({time.monotonic() - begun:.0f} s)")
 
 
 def _bootstrap_kafka(settings: Settings) -> None:
     from consumers.broker import ensure_grants, ensure_topics
+    from consumers.topics import retention_days
 
     login = settings.kafka_login("admin")
     # First the grants: MinIO and, in a stack that is partly up, the others wait for them.
     ensure_grants(login)
-    ensure_topics(login)
+    ensure_topics(login, retention_days(settings))
 
 
 def _bootstrap_airflow(settings: Settings, log: Path) -> None:

@@ -127,9 +127,18 @@ def down(as_json: Json = False) -> None:
 
 
 @app.command()
-def status(as_json: Json = False) -> None:
+def status(
+    retention: Annotated[bool, typer.Option("--retention", help="Show how long what is kept, instead.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show every server: whether it does its job, where it is, what it takes."""
     with _told(as_json):
+        if retention:
+            from sluice.retention import all_kept
+
+            kept = all_kept(_running())
+            _print_json([item.model_dump() for item in kept]) if as_json else render.retention(kept)
+            return
         settings = load_settings()
         found = chosen(settings).status(settings)
         _show_status(found, as_json)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contracts.changes import Change
     from contracts.loading import Problem
     from sluice.backfilling import Outcome
+    from sluice.retention import Kept
 
 # A file or a pipe has no width; the 80 columns that Rich takes then would break names and passwords.
 _WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
@@ -92,6 +93,16 @@ def changes(found: Sequence[Change], problem: str) -> None:
         step("nothing that matters to a reader has changed")
     if problem:
         console.print(Text.assemble(("  ", ""), ("problem   ", "red"), f" {problem}"), soft_wrap=True)
+
+
+def retention(kept: Sequence[Kept]) -> None:
+    """The table of `sluice status --retention`."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("WHAT", "WHERE", "HOW LONG", "SET BY"):
+        table.add_column(title, overflow="fold")
+    for item in kept:
+        table.add_row(item.what, item.where, item.how_long, item.set_by)
+    console.print(table)
 
 
 def status(found: Any) -> None:

@@ -20,6 +20,8 @@ from contracts.settings import Settings
 from sluice.services import SERVICES
 
 LOG_BYTES = 20_000_000
+LOG_BACKUPS = 2
+"""Files of a service's log that are kept beside the one that it writes."""
 STOP_SECONDS = 20
 """How long a service may take to end cleanly before it is killed."""
 
@@ -70,7 +72,7 @@ def write_configuration(settings: Settings) -> Path:
     conf["supervisord"] = {
         "logfile": _escape(logs / "supervisord.log"),
         "logfile_maxbytes": str(LOG_BYTES),
-        "logfile_backups": "2",
+        "logfile_backups": str(LOG_BACKUPS),
         "pidfile": _escape(run_folder(settings) / "supervisord.pid"),
         "childlogdir": _escape(logs),
         "directory": "/",
@@ -91,7 +93,7 @@ def write_configuration(settings: Settings) -> Path:
             "redirect_stderr": "true",
             "stdout_logfile": _escape(log_file(settings, service.name)),
             "stdout_logfile_maxbytes": str(LOG_BYTES),
-            "stdout_logfile_backups": "2",
+            "stdout_logfile_backups": str(LOG_BACKUPS),
         }
     path = settings.home / "supervisord.conf"
     with path.open("w", encoding="utf-8") as file:

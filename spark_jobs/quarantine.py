@@ -37,8 +37,11 @@ def copy_originals(store: Store, refused: Iterable[Refused]) -> None:
 
 
 def quarantine_key(item: WorkItem) -> str:
-    """Where the original is kept; the key gives way to its SHA-256 where both together are too long."""
+    """Where the original is kept; the key gives way to its SHA-256 where both together are too long.
+
+    In the dataset's folder all the same, by which its copies expire.
+    """
     key = f"{item.key}/{item.etag}"
     if len(key.encode()) <= _KEY_LIMIT:
         return key
-    return f"_long/{hashlib.sha256(item.key.encode()).hexdigest()}/{item.etag}"
+    return f"{item.key.partition('/')[0]}/_long/{hashlib.sha256(item.key.encode()).hexdigest()}/{item.etag}"

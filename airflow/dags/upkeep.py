@@ -1,4 +1,4 @@
-"""The DAG that looks after the tables once a day."""
+"""The DAG that looks after the tables, and after Airflow's own records, once a day."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ Looks after the tables of each dataset, within the limits of `upkeep` in its con
 together, so that readers open few data files instead of many; expires snapshots; removes files that no snapshot knows
 of. Rows stay what they are, and files can be corrected as before. Trigger it by hand whenever you like: beside running
 stages it does no harm, and a task whose commit a stage overtook tries again.
+
+A task of its own, `clean_airflow`, removes runs that are older than `SLUICE_AIRFLOW_RETENTION_DAYS`, and logs of tasks.
 """
 
 with DAG(
@@ -25,7 +27,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     tags=["sluice", "upkeep"],
-    description="Put small files together, expire snapshots, remove orphaned files",
+    description="Put small files together, expire snapshots, remove orphaned files and old runs",
     doc_md=DOC,
 ):
 
@@ -44,4 +46,13 @@ with DAG(
 
         return look_after_tables(dataset)
 
+    @task(retries=3, retry_delay=timedelta(minutes=2), weight_rule="absolute", priority_weight=0)
+    def clean_airflow() -> dict[str, Any]:
+        """Return what was removed, for the task's XCom."""
+        from sluice_listener.retention import clean
+
+        return clean()
+
+    # Neither waits for the other: a run whose last task passed is a success, whatever became of the tables before it.
+    clean_airflow()
     look_after.expand(dataset=sorted(load_contracts(load_settings().contracts_dir)))

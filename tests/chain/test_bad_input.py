@@ -108,7 +108,7 @@ def test_long_key_of_a_bad_file_is_kept_under_its_digest(dropped: Dropped, stack
     story = dropped.stories[_long_key(f"{dropped.folder}/bad")]
     assert (story.state, story.reason) == (FileState.QUARANTINED, Reason.NOT_PARQUET)
     kept = quarantine_key(WorkItem(bucket="bronze", key=story.key, etag=story.etag, version="1"))
-    assert kept.startswith("_long/")
+    assert kept.startswith(f"{story.dataset}/_long/")
     assert store_for(stack.settings, "root").get_range("quarantine", kept, 0, 100) == b"no parquet"
 
 

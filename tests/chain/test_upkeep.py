@@ -45,6 +45,7 @@ def look_after(admin: httpx.Client) -> dict[str, dict[str, Any]]:
             params={"map_index": task["map_index"], "deserialize": True},
         ).json()["value"]
         for task in tasks
+        if task["task_id"] == "look_after"
     ]
     return {done["table"]: done for tables in told for done in tables}
 

@@ -13,9 +13,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from kafka import KafkaAdminClient
 from kafka.errors import AuthorizationError
 
-from consumers.broker import Producer, Reader, client_options, ensure_grants, ensure_topics
+from consumers.broker import Producer, Reader, client_options, ensure_grants, ensure_topics, topics_retention
 from consumers.grants import GRANTS, Grant
-from consumers.topics import PARTITIONS
+from consumers.topics import PARTITIONS, retention_days
 from contracts.errors import ServiceUnavailable
 from contracts.settings import KafkaLogin, Settings
 from sluice import kafka_server
@@ -86,7 +86,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         patch.setattr(kafka_server, "properties", _as_older_versions_had_it)
         with running_kafka(settings):
             anybody = KafkaLogin(bootstrap=settings.kafka_bootstrap)
-            ensure_topics(anybody)
+            ensure_topics(anybody, dict.fromkeys(PARTITIONS, 1))
             old = Producer(anybody)
             for topic in PARTITIONS:
                 old.send(topic, None, b"from before")
@@ -97,7 +97,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         # What an older version granted goes.
         ensure_grants(admin, {Grant("minio", "READ", "TOPIC", "lake.dlq"), *GRANTS})
         ensure_grants(admin)
-        ensure_topics(admin)
+        ensure_topics(admin, retention_days(settings))
         yield settings
 
 
@@ -218,6 +218,27 @@ def test_nobody_gets_in_without_the_password(broker: Settings, user: str, passwo
     login = KafkaLogin(bootstrap=broker.kafka_bootstrap, user=user, password=password)  # type: ignore[arg-type]
     with pytest.raises(ServiceUnavailable), Reader(login) as reader:
         reader.bounds("lake.dlq", 0)
+
+
+def _kept(login: KafkaLogin, expected: dict[str, float | None]) -> bool:
+    """Whether the broker keeps messages for so many days; the controller tells it a moment later."""
+    limit = time.monotonic() + 20
+    while (found := topics_retention(login)) != expected and time.monotonic() < limit:
+        time.sleep(0.1)
+    return found == expected
+
+
+def test_topics_keep_messages_as_long_as_the_settings_say_also_those_that_were_there(broker: Settings) -> None:
+    admin, operator = broker.kafka_login("admin"), broker.kafka_login("operator")
+    assert _kept(operator, {topic: 365 if topic == "lake.dlq" else 7 for topic in PARTITIONS})
+    changed = broker.model_copy(update={"kafka_retention_days": 3, "dead_letter_retention_days": 30})
+    for _ in range(2):
+        ensure_topics(admin, retention_days(changed))
+        assert _kept(operator, {topic: 30 if topic == "lake.dlq" else 3 for topic in PARTITIONS})
+    ensure_topics(admin, retention_days(broker))
+    assert _kept(operator, {topic: 365 if topic == "lake.dlq" else 7 for topic in PARTITIONS})
+    # Who may not ask about a topic is told nothing.
+    assert topics_retention(broker.kafka_login("minio")) == {}
 
 
 @pytest.mark.parametrize("port", ["kafka", "kafka_controller"])

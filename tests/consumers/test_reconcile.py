@@ -18,7 +18,7 @@ from consumers.reconcile import (
     settled,
     waiting_for,
 )
-from consumers.routing import Repeat, Work, route
+from consumers.routing import Removed, Repeat, Work, route
 from consumers.rows import FileRow, KnownFiles
 from contracts.events import BucketEvent, later, notification, parse_events
 from contracts.states import FileState, Reason
@@ -88,25 +88,61 @@ def test_event_that_comes_after_all_is_a_repetition() -> None:
 
 
 def test_version_whose_object_is_missing_is_a_candidate_unless_it_is_new_or_known_to_be_gone() -> None:
-    assert maybe_gone(page(), [row()], ()) == [row()]
-    assert maybe_gone(page(found()), [row()], ()) == []
-    assert maybe_gone(page(), [row(put_at=NOON), row(removed_at=OLD)], ()) == []
+    assert maybe_gone(page(), [row()], (), {}) == [row()]
+    assert maybe_gone(page(found()), [row()], (), {}) == []
+    assert maybe_gone(page(), [row(put_at=NOON), row(removed_at=OLD)], (), {}) == []
 
 
 def test_removal_that_found_the_object_put_again_is_a_candidate_once_that_is_gone_too() -> None:
     passed_over = dataclasses.replace(row(removed_at=OLD), state=FileState.IGNORED, reason=Reason.SUPERSEDED)
     retracting = (passed_over.dataset or "",)
-    assert maybe_gone(page(), [passed_over], retracting) == [passed_over]
-    assert maybe_gone(page(), [passed_over], ()) == []
+    assert maybe_gone(page(), [passed_over], retracting, {}) == [passed_over]
+    assert maybe_gone(page(), [passed_over], (), {}) == []
     just_now = dataclasses.replace(passed_over, removed_at=NOON)
-    assert maybe_gone(page(), [row(removed_at=OLD), just_now], retracting) == []
+    assert maybe_gone(page(), [row(removed_at=OLD), just_now], retracting, {}) == []
 
 
 def test_removal_that_was_lost_comes_right_after_what_is_known_and_before_what_may_come() -> None:
-    event = lost_removal(row(), NOON)
-    assert event.removed
+    event = lost_removal(row(), NOON, {})
+    assert (event.removed, event.expired) == (True, False)
     assert later(event.sequencer, row().sequencer)
     assert int(event.sequencer, 16) == int(row().sequencer, 16) + 1
+
+
+DAY = timedelta(days=1)
+
+
+def written(at: datetime) -> str:
+    """The sequencer of a write, as MinIO makes it."""
+    return f"{int(at.timestamp()) * 10**9:X}"
+
+
+@pytest.mark.parametrize(
+    ("put_at", "again", "kept", "expired"),
+    [
+        pytest.param(NOON - 30 * DAY, NOON - 30 * DAY, {"nyc_yellow": 30}, True, id="its-time-is-over"),
+        pytest.param(NOON - 29 * DAY, NOON - 29 * DAY, {"nyc_yellow": 30}, False, id="deleted-before-its-time"),
+        pytest.param(NOON - 30 * DAY, NOON - 9 * DAY, {"nyc_yellow": 30}, False, id="same-content-was-put-again-since"),
+        pytest.param(NOON - 900 * DAY, NOON - 900 * DAY, {"nyc_green": 30}, False, id="kept-for-ever"),
+    ],
+)
+def test_object_that_nobody_told_to_be_gone_expired_if_its_time_was_over(
+    put_at: datetime, again: datetime, kept: dict[str, int], expired: bool
+) -> None:
+    gone = dataclasses.replace(row(put_at=put_at), sequencer=written(again))
+    event = lost_removal(gone, NOON, kept)
+    assert (event.removed, event.expired) == (True, expired)
+    assert parse_events(notification(event)) == [event]
+    retracting = {"nyc_yellow": CONTRACTS["nyc_yellow"].model_copy(update={"on_delete": "retract"})}
+    decision = route(event, retracting, KnownFiles([gone]))
+    assert isinstance(decision, Removed if expired else Work)
+
+
+def test_removal_of_an_object_that_expired_is_not_looked_for_again_and_again() -> None:
+    long_ago = NOON - 40 * DAY
+    expired = dataclasses.replace(row(put_at=long_ago, removed_at=OLD), reason=Reason.SUPERSEDED)
+    assert maybe_gone(page(), [expired], ("nyc_yellow",), {"nyc_yellow": 30}) == []
+    assert maybe_gone(page(), [expired], ("nyc_yellow",), {"nyc_yellow": 90}) == [expired]
 
 
 @pytest.mark.parametrize(

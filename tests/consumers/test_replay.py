@@ -54,6 +54,20 @@ def test_deleted_objects_and_keys_that_no_contract_wants_are_passed_with_the_rea
     assert "unknown_dataset" in plan.passed[1].why
 
 
+@pytest.mark.parametrize(
+    ("days", "why"),
+    [
+        (30, "The object is gone: its contract keeps files in bronze for 30 days. Drop it again to run it."),
+        (31, "The object was deleted."),
+        (None, "The object was deleted."),
+    ],
+)
+def test_replay_of_an_expired_file_says_how_long_it_was_kept(days: int | None, why: str) -> None:
+    contracts = {"nyc_yellow": CONTRACT.model_copy(update={"keep_bronze": days})}
+    gone = dataclasses.replace(file(), put_at=NOON - timedelta(days=30), removed_at=NOON)
+    assert [passed.why for passed in plan_replay([gone], contracts, Layer.GOLD, "replay-1").passed] == [why]
+
+
 def test_file_of_a_dataset_whose_contract_was_added_since_is_run() -> None:
     late = dataclasses.replace(file(KEY, FileState.QUARANTINED, Reason.UNKNOWN_DATASET), dataset=None)
     assert plan_replay([late], CONTRACTS, Layer.GOLD, "replay-1").work[0].dataset == "nyc_yellow"

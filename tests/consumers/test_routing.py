@@ -30,7 +30,7 @@ from consumers.routing import (
 )
 from consumers.rows import FileRow, KnownFiles
 from contracts.dataset import Completeness, DatasetContract
-from contracts.events import BucketEvent
+from contracts.events import EXPIRED, BucketEvent
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.work import WorkItem
 from tests.consumers.samples import CONTRACT, CONTRACTS, KEY, NOON, accepted, marker, planned, put, removal
@@ -474,3 +474,28 @@ def test_gold_gets_no_work_from_sources_that_were_to_reach_silver_alone() -> Non
     gone = accepted("nyc_yellow/b.parquet", rows=0, rejected=0).model_copy(update={"deleted": True, "cause": "20"})
     (message,) = gold_work(marker(silver_only, gone), NOON)
     assert [(i.key, i.deleted, i.cause, i.rows) for i in message.items] == [("nyc_yellow/b.parquet", True, "20", 0)]
+
+
+@pytest.mark.parametrize("state", [RECEIVED, RUNNING, DONE, QUARANTINED])
+@pytest.mark.parametrize("contracts", [CONTRACTS, RETRACTING])
+def test_object_that_expired_keeps_its_rows_whatever_the_contract_says(
+    contracts: dict[str, DatasetContract], state: FileState
+) -> None:
+    event = removal(sequencer="20").model_copy(update={"name": EXPIRED})
+    _, changes = plan([Arrival(event, NOON)], contracts, KnownFiles([known_file(state=state)]), NOON)
+    (gone,) = changes.removed.values()
+    assert (gone.state, gone.sequencer, gone.removed_at) == (state, "20", event.at)
+    assert [(hop.hop, hop.detail) for hop in changes.history] == [(Hop.REMOVED, "it expired, and its rows stay")]
+    assert not changes.files
+    assert route(event, contracts, KnownFiles([gone])) == SILENT
+
+
+def test_expired_content_that_is_put_again_and_deleted_is_taken_back() -> None:
+    expired = known_file(sequencer="20", removed_at=NOON)
+    known = KnownFiles([expired])
+    (again, taken_back), _ = plan(
+        [Arrival(put(sequencer="21"), NOON), Arrival(removal(sequencer="22"), NOON)], RETRACTING, known, NOON
+    )
+    assert again == DROPPED
+    assert isinstance(taken_back, Work)
+    assert taken_back.item.deleted

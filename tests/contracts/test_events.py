@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import BadEvent
-from contracts.events import MAX_KEY_BYTES, later, parse_events, utc_millis
+from contracts.events import EXPIRED, MAX_KEY_BYTES, later, parse_events, utc_millis
 
 
 def notification(key: str = "d/a.parquet", **changes: Any) -> dict[str, Any]:
@@ -51,6 +51,24 @@ def test_key_is_decoded_once(encoded: str, key: str) -> None:
     body = notification()
     body["Records"][0]["s3"]["object"]["key"] = encoded
     assert parse_events(json.dumps(body).encode())[0].key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "agent", "told"),
+    [
+        pytest.param("s3:ObjectRemoved:Delete", "Internal: [ILM-Expiry]", EXPIRED, id="minio"),
+        pytest.param("LifecycleExpiration:Delete", "x", EXPIRED, id="amazon"),
+        pytest.param("s3:ObjectRemoved:Delete", "mc/1", "s3:ObjectRemoved:Delete", id="person"),
+        pytest.param("s3:ObjectRemoved:Delete", None, "s3:ObjectRemoved:Delete", id="nobody-said"),
+        pytest.param("s3:ObjectCreated:Put", "Internal: [ILM-Expiry]", "s3:ObjectCreated:Put", id="put"),
+    ],
+)
+def test_object_that_expired_is_told_from_one_that_somebody_deleted(name: str, agent: str | None, told: str) -> None:
+    body = notification(eTag="")
+    body["Records"][0] |= {"eventName": name, "source": {"userAgent": agent} if agent else None}
+    (event,) = parse_events(json.dumps(body).encode())
+    assert (event.name, event.expired) == (told, told == EXPIRED)
+    assert event.removed or event.created
 
 
 def test_fields_of_an_event_are_those_of_the_record() -> None:

@@ -79,6 +79,19 @@ def test_retention_is_days_and_never_less_than_what_was_said(
     assert load(tmp_path, ("schema:\n", f"{sla}\nschema:\n")).retention == days
 
 
+def test_files_stay_in_bronze_and_quarantine_for_ever_unless_the_contract_says_how_long(tmp_path: Path) -> None:
+    contract = load(tmp_path)
+    assert (contract.keep_bronze, contract.keep_quarantine) == (None, None)
+    sla = """slaProperties:
+  - {property: retention, value: 7, unit: y}
+  - {property: retention, value: 2, unit: y, element: silver.started}
+  - {property: retention, value: 6, unit: months, element: bronze}
+  - {property: retention, value: 0.5, unit: d, element: quarantine}
+"""
+    contract = load(tmp_path, ("schema:\n", f"{sla}schema:\n"))
+    assert (contract.retention, contract.keep_bronze, contract.keep_quarantine) == (2557, 183, 1)
+
+
 def test_silver_says_how_a_file_takes_a_row_back(tmp_path: Path) -> None:
     contract = load(tmp_path, (SILVER, negation("{same: [zone, started], negated: [fare]}")))
     assert contract.negation == Negation(same=("zone", "started"), negated=("fare",))
@@ -370,6 +383,15 @@ WRONG: dict[str, tuple[tuple[str, str], str, str, str]] = {
     "retention": (
         ("schema:\n", "slaProperties:\n  - {property: retention, value: 1, unit: weeks}\nschema:\n"),
         "weeks", "slaProperties.retention.unit", "d, months or y was expected",
+    ),
+    "retention-of-nothing": (
+        ("schema:\n", "slaProperties:\n  - {property: retention, value: 1, unit: d, element: bronce}\nschema:\n"),
+        "bronce", "slaProperties.retention.element", "did you mean 'bronze'?",
+    ),
+    "retention-twice": (
+        ("schema:\n", "slaProperties:\n  - {property: retention, value: 1, unit: d, element: bronze}\n"
+                      "  - {property: retention, value: 2, unit: d, element: bronze}\nschema:\n"),
+        "value: 2", "slaProperties.retention.element", "how long files stay in bronze is said twice",
     ),
     "template-of-the-download": (
         (OWN, OWN + "  - property: download\n    value: {dag: x, file: 'a_{yaer}.parquet'}\n"),

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 import tenacity
+import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from pydantic import SecretStr
 
 from contracts.errors import NotRunning, ServiceUnavailable, StoreRefused
+from contracts.events import BucketEvent, later, parse_events
 from contracts.settings import Settings
 from ingest.bootstrap import bootstrap_store
 from ingest.notifications import RULES, notification_environment
@@ -96,6 +101,97 @@ def _queued(queue: Path, name: str) -> list[str]:
     """Keys of the queued events that contain `name`."""
     contents = [path.read_text("utf-8") for path in queue.rglob("*.event")]
     return [json.loads(content)["s3"]["object"]["key"] for content in contents if name in content]
+
+
+@pytest.fixture
+def keeping(ready: Settings, tmp_path: Path) -> Iterator[Settings]:
+    """The same store, whose contract of yellow trips says how long files stay."""
+    kept = [
+        {"property": "retention", "value": days, "unit": "d", "element": bucket}
+        for bucket, days in (("bronze", 30), ("quarantine", 7))
+    ]
+    contracts = tmp_path / "contracts"
+    shutil.copytree(ready.contracts_dir, contracts)
+    path = contracts / "nyc_yellow.yaml"
+    values = yaml.safe_load(path.read_text("utf-8"))
+    path.write_text(yaml.safe_dump(values | {"slaProperties": kept}), "utf-8")
+    yield ready.model_copy(update={"contracts_dir": contracts})
+    for bucket in ("bronze", "quarantine"):
+        store_for(ready, "root").set_lifecycle(bucket, "")
+
+
+def lifecycle_of(settings: Settings, bucket: str) -> list[dict[str, Any]]:
+    """A bucket's rules, as another client reads them."""
+    s3 = client(settings, settings.minio_root_user, settings.minio_root_password)
+    try:
+        rules: list[dict[str, Any]] = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchLifecycleConfiguration":
+            return []
+        raise
+    return rules
+
+
+def test_files_expire_as_contracts_say_and_rules_of_others_stay(keeping: Settings, ready: Settings) -> None:
+    theirs = (
+        "<LifecycleConfiguration><Rule><ID>theirs</ID><Status>Enabled</Status><Filter><And><ObjectSizeGreaterThan>100"
+        "</ObjectSizeGreaterThan><Prefix>x/</Prefix></And></Filter><Expiration><Days>3</Days></Expiration></Rule>"
+        "</LifecycleConfiguration>"
+    )
+    root = store_for(ready, "root")
+    root.set_lifecycle("bronze", theirs)
+    for _ in range(2):
+        bootstrap_store(keeping)
+        other, own = lifecycle_of(ready, "bronze")
+        assert other["Filter"]["And"]["ObjectSizeGreaterThan"] == 100
+        assert (own["ID"], own["Status"]) == ("sluice-nyc_yellow", "Enabled")
+        assert (own["Filter"]["Prefix"], own["Expiration"]) == ("nyc_yellow/", {"Days": 30})
+        (copies,) = lifecycle_of(ready, "quarantine")
+        assert (copies["Filter"]["Prefix"], copies["Expiration"]) == ("nyc_yellow/", {"Days": 7})
+    # No contract asks for them any more.
+    bootstrap_store(ready)
+    assert root.lifecycle("bronze") == theirs
+    assert lifecycle_of(ready, "quarantine") == []
+
+
+def test_object_that_expires_makes_an_event_that_says_so(ready: Settings, root: Store) -> None:
+    queue = Path(notification_environment(ready, ready.home / "queue")["MINIO_NOTIFY_KAFKA_QUEUE_DIR_BRONZE"])
+    name = uuid.uuid4().hex
+    rule = (
+        f"<LifecycleConfiguration><Rule><ID>{name}</ID><Status>Enabled</Status><Filter><Prefix>{name}/</Prefix></Filter>"
+        # A rule of days would take a day.
+        "<Expiration><Date>2024-01-01T00:00:00Z</Date></Expiration></Rule></LifecycleConfiguration>"
+    )
+    for key in (f"{name}/expires.parquet", f"deleted-{name}.parquet"):
+        root.put_bytes("bronze", key, b"x")
+    root.set_lifecycle("bronze", rule)
+    try:
+        # MinIO removes what it is asked for at once; otherwise it comes by when it scans the bucket.
+        assert root.stat("bronze", f"{name}/expires.parquet") is None
+        secret = ready.minio_root_password
+        client(ready, ready.minio_root_user, secret).delete_object(Bucket="bronze", Key=f"deleted-{name}.parquet")
+        wait = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda events: len(events) < 4),
+            stop=tenacity.stop_after_delay(30),
+            wait=tenacity.wait_fixed(0.1),
+        )
+        events = wait(_events, queue, name)
+    finally:
+        root.set_lifecycle("bronze", "")
+    written = {event.key: event.sequencer for event in events if event.created}
+    removed = {event.key: event for event in events if event.removed}
+    assert {key: event.expired for key, event in removed.items()} == {
+        f"{name}/expires.parquet": True,
+        f"deleted-{name}.parquet": False,
+    }
+    assert all(later(event.sequencer, written[key]) for key, event in removed.items())
+
+
+def _events(queue: Path, name: str) -> list[BucketEvent]:
+    """The queued events of keys that contain `name`."""
+    contents = [path.read_text("utf-8") for path in queue.rglob("*.event")]
+    bodies = [json.dumps({"Records": [json.loads(content)]}).encode() for content in contents if name in content]
+    return [event for body in bodies for event in parse_events(body)]
 
 
 def test_unknown_target_is_said_with_the_variable_to_set(root: Store, ready: Settings) -> None:

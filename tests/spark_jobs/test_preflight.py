@@ -368,6 +368,6 @@ def test_key_of_1024_bytes_is_kept_under_its_digest() -> None:
     key = "nyc_yellow/" + "é" * 500 + "/ab.parquet"
     long = WorkItem(bucket="bronze", key=key + "x" * (1024 - len(key.encode())), etag="e" * 32, version="1")
     assert len(long.key.encode()) == 1024
-    assert quarantine_key(long) == f"_long/{hashlib.sha256(long.key.encode()).hexdigest()}/{long.etag}"
+    assert quarantine_key(long) == f"nyc_yellow/_long/{hashlib.sha256(long.key.encode()).hexdigest()}/{long.etag}"
     fits = long.model_copy(update={"key": "k" * (1024 - 33)})
     assert quarantine_key(fits) == f"{fits.key}/{fits.etag}"
