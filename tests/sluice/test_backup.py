@@ -53,7 +53,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     found = settings_in(home).model_copy(update={"contracts_dir": contracts})
     write_private(home / SECRETS_FILE, "SLUICE_POSTGRES_PASSWORD=postgres-for-tests\n")
     with running_postgres(found), running_minio(found):
-        bootstrap_store(found)
+        bootstrap_store(found.model_copy(update={"contracts_dir": Settings().contracts_dir}))
         bootstrap_databases(found)
         migrate(found.postgres_url("ledger", "lake"))
         with psycopg.connect(found.postgres_url("catalog", "lake")) as link:
