@@ -46,7 +46,7 @@ def environment() -> dict[str, str]:
     containers = _containers()
     ports = {(item["Service"], port["TargetPort"]): port for item in containers for port in item["Publishers"] or ()}
     if (ca := _ca_file(containers)) is not None:
-        found["SLUICE_CA_FILE"] = str(folder / ca)
+        found["SLUICE_CA_FILE"] = str((folder / ca).resolve())
     for setting, key in _PUBLISHED.items():
         if (port := ports.get(key)) is not None and port["PublishedPort"]:
             found[setting] = f"{port['URL']}:{port['PublishedPort']}"

@@ -63,6 +63,36 @@ def test_any_s3_client_puts_with_what_sluice_env_prints(tls: Containers) -> None
     assert tls.s3().get_object(Bucket="bronze", Key="elsewhere/x.txt")["Body"].read() == b"x"
 
 
+def test_a_job_can_be_run_by_hand_over_tls(tls: Containers) -> None:
+    done = tls.compose(
+        "exec", "-T", "spark-master", "spark-submit", "--driver-memory", "512m", "--executor-memory", "512m",
+        "spark_jobs/data_preprocessing_job.py", "--dataset", "nyc_yellow", "--year", "2025", "--month", "1",
+    )  # fmt: skip
+    assert "silver.nyc_yellow: snapshot" in done.stdout
+
+
+@pytest.mark.parametrize("part", ["airflow-api-server", "airflow-worker"])
+def test_both_of_airflow_s_drivers_speak_tls_to_its_database(tls: Containers, part: str) -> None:
+    done = tls.compose("exec", "-T", part, "python", "-c", ASK_POSTGRES)
+    assert done.stdout.split()[-2:] == ["True", "True"]
+
+
+ASK_POSTGRES = """
+import asyncio, os
+from contracts.settings import load_settings
+from sluice.airflow_config import airflow_environment
+os.environ.update(airflow_environment(load_settings()))
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+ask = text("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
+async def other():
+    async with create_async_engine(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"]).connect() as link:
+        return (await link.execute(ask)).scalar()
+with create_engine(os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]).connect() as link:
+    print(link.execute(ask).scalar(), asyncio.run(other()))
+"""
+
+
 @pytest.mark.parametrize("port", ["MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "SPARK_CONNECT_PORT"])
 def test_a_server_shows_a_certificate_of_the_stack_s_authority_and_of_no_other(tls: Containers, port: str) -> None:
     address = place(tls, port)

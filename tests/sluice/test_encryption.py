@@ -174,7 +174,7 @@ def test_the_command_line_sees_by_a_label_that_the_stack_speaks_tls(
     monkeypatch.setenv("SECRETS_FOLDER", str(tmp_path))
     found = compose_stack.environment()
     assert found["SLUICE_MINIO_ADDRESS"] == "127.0.0.1:27100"
-    assert found.get("SLUICE_CA_FILE") == (str(tmp_path / CA) if labels else None)
+    assert found.get("SLUICE_CA_FILE") == (str((tmp_path / CA).resolve()) if labels else None)
 
 
 ECHO = """
