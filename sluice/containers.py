@@ -105,14 +105,17 @@ PARTS: Mapping[str, Part] = {
     "valkey": Part(999, files=_for_valkey),
     "router": Part(_AIRFLOW_UID, ("kafka_router_password", "ledger_password", "consumers_secret_key")),
     "spark-worker": Part(_SPARK_UID, ("spark_secret_key",)),
-    "spark-connect": Part(_SPARK_UID, ("spark_secret_key", "catalog_password", "spark_connect_token")),
+    # Read by `warmup`, too.
+    "spark-connect": Part(
+        _SPARK_UID, ("spark_secret_key", "catalog_password", "spark_connect_token", "spark_remote")
+    ),
     "airflow": Part(
         _AIRFLOW_UID,
         (
             "airflow_db_password", "airflow_service_password", "airflow_fernet_key", "airflow_jwt_secret",
             "airflow_secret_key", "redis_password", "kafka_listener_password", "kafka_reconcile_password",
             "ledger_password", "catalog_password", "spark_secret_key", "consumers_secret_key", "ingest_secret_key",
-            "spark_connect_token",
+            "spark_connect_token", "spark_remote",
         ),
         files=lambda settings: {"connections.json": json.dumps(connections(settings))},
     ),
@@ -135,8 +138,9 @@ def write_secrets(folder: Path) -> None:
         files = dict(part.files(settings))
         if part.settings and name != "operator":
             files[SECRETS_FILE] = "".join(
-                f"SLUICE_{setting.upper()}={getattr(settings, setting).get_secret_value()}\n"
+                f"SLUICE_{setting.upper()}={value.get_secret_value()}\n"
                 for setting in part.settings
+                if (value := getattr(settings, setting)) is not None
             )
         for file, text in files.items():
             path = folder / name / file

@@ -198,7 +198,8 @@ def test_an_image_gets_nothing_but_what_it_copies() -> None:
 def test_every_compose_file_is_valid_by_the_compose_specification(path: Path, tmp_path: Path) -> None:
     # With the defaults in place, as the engine sees it.
     copy = tmp_path / path.name
-    copy.write_text(written(path.read_text("utf-8")), "utf-8")
+    # The tag is Compose's own, for a merge.
+    copy.write_text(written(path.read_text("utf-8")).replace("!override", ""), "utf-8")
     done = _checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(copy))
     assert done.returncode == 0, done.stdout
 
