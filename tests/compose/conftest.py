@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,24 @@ WORKERS = 4
 """Ports that replicas of the Spark worker can take for their pages."""
 
 
+NUMBERS: list[str] = []
+"""What the run measured, printed at its end."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what was measured, with where the base images came from."""
+    if NUMBERS:
+        stand_ins = os.environ.get("SLUICE_TEST_COMPOSE_ENV")
+        terminalreporter.section("the stack in containers")
+        for line in (*NUMBERS, f"base images: {'stand-ins' if stand_ins else 'the public ones'}"):
+            terminalreporter.write_line(line)
+
+
 @dataclass
 class Containers:
     """A running stack of containers, and how its tests speak to it."""
 
     environment: dict[str, str]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """How long building and starting took."""
 
     def run(self, *command: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run a command in the repository's root with the stack's environment."""
@@ -191,7 +202,7 @@ def running(folder: Path, project: str, **variables: str) -> Iterator[Containers
         for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "1200"])):
             begun = time.monotonic()
             done = stack.compose(*command, check=False, timeout=2400)
-            stack.seconds[name] = time.monotonic() - begun
+            NUMBERS.append(f"{project}: docker compose {name} took {time.monotonic() - begun:.0f} s")
             if done.returncode:
                 told = stack.compose("ps", "--all").stdout + stack.compose("logs", "--tail", "30").stdout
                 raise AssertionError(f"docker compose {name} failed\n{done.stderr[-3000:]}\n{told[-8000:]}")

@@ -18,7 +18,7 @@ import pytest
 from contracts.settings import PROJECT
 from ingest.generator import generate_month
 from sluice.containers import PARTS
-from tests.compose.conftest import Containers, accounted, unique_key
+from tests.compose.conftest import NUMBERS, Containers, accounted, unique_key
 
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
 
@@ -63,7 +63,9 @@ def test_bad_input_ends_in_quarantine_with_a_reason(containers: Containers, tmp_
 def test_at_rest_the_stack_takes_at_most_six_gigabytes(containers: Containers) -> None:
     services = containers.sluice("status")["services"]
     assert {re.sub(r"-\d+$", "", item["name"].removeprefix("sluice-test-")) for item in services} == set(LASTING)
-    assert sum(item["memory_mb"] for item in services) <= MOST_MEMORY_MB
+    held = sum(item["memory_mb"] for item in services)
+    NUMBERS.append(f"memory of {len(services)} containers at rest: {held} MB")
+    assert held <= MOST_MEMORY_MB
 
 
 @pytest.mark.long
@@ -130,7 +132,7 @@ def test_an_image_holds_no_compiler_no_cache_and_no_secret(containers: Container
     done = containers.run("docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", script)
     assert done.stdout.split() == []
     size = int(containers.run("docker", "inspect", "--format", "{{.Size}}", image).stdout)
-    print(f"{image}: {size / 1e9:.2f} GB")
+    NUMBERS.append(f"image {image}: {size / 1e9:.2f} GB")
 
 
 def test_the_airflow_image_has_no_jvm(containers: Containers) -> None:
@@ -159,6 +161,9 @@ def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containe
         put.append(key)
     for key in put:
         accounted(containers, key, 120)
+    NUMBERS.append(
+        f"killed one after the other, with a file under way: {', '.join(LASTING)}; {len(put)} files, none lost"
+    )
 
 
 @pytest.mark.long
