@@ -18,7 +18,7 @@ from contracts.settings import PROJECT
 from ingest.generator import generate_month
 from tests.compose.conftest import Containers, accounted, running, unique_key
 
-pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.long, pytest.mark.timeout(3000)]
 
 API_VERSIONS = b"\x00\x00\x00\x10\x00\x12\x00\x00\x00\x00\x00\x01\x00\x06health"
 """The first request of a client of Kafka, which a broker answers without a login."""
