@@ -90,8 +90,8 @@ import os
 from contracts.settings import load_settings
 from sluice.airflow_config import airflow_environment
 os.environ.update(airflow_environment(load_settings()))
-from airflow.sdk.definitions.connection import Connection
-found = Connection.from_json(os.environ["AIRFLOW_CONN_SPARK_DEFAULT"])
+from airflow.models import Connection
+found = Connection.get_connection_from_secrets("spark_default")
 print(f"{found.host}:{found.port}")
 """
 
