@@ -202,6 +202,9 @@ def running(folder: Path, project: str, **variables: str) -> Iterator[Containers
         for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "1200"])):
             begun = time.monotonic()
             done = stack.compose(*command, check=False, timeout=2400)
+            if done.returncode and name == "build":
+                # A package index that did not answer once says nothing of the files here.
+                done = stack.compose(*command, check=False, timeout=2400)
             NUMBERS.append(f"{project}: docker compose {name} took {time.monotonic() - begun:.0f} s")
             if done.returncode:
                 told = stack.compose("ps", "--all").stdout + stack.compose("logs", "--tail", "30").stdout

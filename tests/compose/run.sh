@@ -4,8 +4,8 @@
 #   tests/compose/run.sh [--start-engine] [PYTEST ARGUMENT ...]
 #
 # Needs a Docker engine and `docker compose`. With --start-engine, and where there is none, they are put on this machine
-# and the engine is stopped again at the end; where that cannot be done, this says so and ends with 0.
-# Where the public images cannot be had, stand-ins are built and used in their place.
+# and the engine is stopped again at the end. Where that cannot be done, or no base images can be had, it says so and
+# ends with 0. Where the public images cannot be had, stand-ins are built and used in their place.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -44,7 +44,11 @@ fi
 if [ -z "${SLUICE_TEST_COMPOSE_ENV:-}" ] && ! timeout 60 docker pull --quiet "$PROBE" >/dev/null 2>&1; then
     say "the public images cannot be had ($PROBE was asked for); building stand-ins. This run says nothing of the"
     say 'official images.'
-    tests/compose/standins/build.sh "$CACHE" > "$scratch/standins.env"
+    if ! tests/compose/standins/build.sh "$CACHE" > "$scratch/standins.env"; then
+        say 'not run: neither the public images nor what stands in for them can be had.'
+        if [ "$start" = yes ]; then exit 0; fi
+        exit 1
+    fi
     export SLUICE_TEST_COMPOSE_ENV=$scratch/standins.env
 fi
 
