@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -167,16 +169,20 @@ def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containe
 
 
 @pytest.mark.long
-def test_a_service_can_be_paused_and_nothing_is_lost(containers: Containers, month: Month) -> None:
-    for place, service in enumerate(("kafka", "postgres", "spark-worker", "router", "airflow-worker")):
+def test_each_service_can_be_paused_and_nothing_is_lost(containers: Containers, month: Month) -> None:
+    for place, service in enumerate(LASTING):
         key, path = unique_key(), month(120, 200 + place)
         containers.compose("pause", service)
         try:
-            containers.put(key, path)
+            if service != "minio":
+                containers.put(key, path)
         finally:
             containers.compose("unpause", service)
+        if service == "minio":
+            containers.put(key, path)
         accounted(containers, key, 120)
     containers.wait_healthy()
+    NUMBERS.append(f"paused while a file arrived, each of {len(LASTING)} services: {len(LASTING)} files, none lost")
 
 
 @pytest.mark.long
@@ -251,6 +257,30 @@ def test_status_of_the_containers_is_json_with_a_service_a_line(containers: Cont
     found = containers.sluice("status")
     assert found["ready"]
     assert all(json.dumps(item) for item in found["services"])
+
+
+def test_retention_is_told_as_the_servers_in_containers_have_it(containers: Containers) -> None:
+    found = containers.sluice("status", "--retention")
+    assert "lake.bronze.events" in json.dumps(found)
+
+
+@pytest.mark.long
+def test_an_airflow_that_is_there_already_is_given_the_connections(containers: Containers, tmp_path: Path) -> None:
+    programs = Path(sys.executable).parent
+    environment = {
+        "AIRFLOW_HOME": str(tmp_path),
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "SLUICE_SECRETS_FILE": str(Path(containers.environment["SECRETS_FOLDER"]) / "operator" / "secrets.env"),
+        "SLUICE_SPARK_MASTER_ADDRESS": "spark.example.com:7077",
+    }
+    for command in ("airflow db migrate", "bash compose/setup_airflow_connections.sh"):
+        subprocess.run(command.split(), cwd=PROJECT, env=environment, check=True, capture_output=True)
+    shown = subprocess.run(
+        ["airflow", "connections", "get", "spark_default", "--output", "json"],
+        cwd=PROJECT, env=environment, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    (found,) = json.loads(shown[shown.index("[") :])
+    assert (found["conn_type"], found["host"], str(found["port"])) == ("spark", "spark://spark.example.com", "7077")
 
 
 @pytest.mark.long
