@@ -276,7 +276,7 @@ def test_an_airflow_that_is_there_already_is_given_the_connections(containers: C
     for command in ("airflow db migrate", "bash compose/setup_airflow_connections.sh"):
         subprocess.run(command.split(), cwd=PROJECT, env=environment, check=True, capture_output=True)
     shown = subprocess.run(
-        ["airflow", "connections", "get", "spark_default", "--output", "json"],
+        [str(programs / "airflow"), "connections", "get", "spark_default", "--output", "json"],
         cwd=PROJECT, env=environment, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     (found,) = json.loads(shown[shown.index("[") :])
