@@ -51,7 +51,7 @@ USUAL_PORTS = {
 
 
 class Ports(BaseModel):
-    """The ports of a stack, all on the loopback address."""
+    """The ports of a stack, on the address that it listens on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -345,8 +345,12 @@ class Settings(BaseSettings):
         return "http" if self.ca_file is None else "https"
 
 
+def secrets_file(home: Path) -> Path:
+    """The file with a stack's passwords: what `SLUICE_SECRETS_FILE` names, or the one in its home."""
+    return Path(os.environ.get("SLUICE_SECRETS_FILE") or home / SECRETS_FILE)
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment and from the secrets file, if there is one."""
     home = Path(os.environ.get("SLUICE_HOME") or PROJECT / ".sluice").expanduser().resolve()
-    secrets = Path(os.environ.get("SLUICE_SECRETS_FILE") or home / SECRETS_FILE)
-    return Settings(_env_file=secrets, home=home)  # type: ignore[call-arg]
+    return Settings(_env_file=secrets_file(home), home=home)  # type: ignore[call-arg]

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlparse
 
 import psycopg
@@ -22,7 +23,7 @@ from psycopg import sql
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.errors import ServiceUnavailable, UsageError
-from contracts.settings import PROJECT, SECRETS_FILE, Settings, load_settings
+from contracts.settings import PROJECT, SECRETS_FILE, Settings, load_settings, secrets_file
 from ingest.store import Store, store_for
 from sluice.postgres_server import bootstrap_databases
 from sluice.secrets import write_private
@@ -40,7 +41,8 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: int = 1
+    format: Literal[1] = 1
+    """One that this code does not know is refused."""
     taken: datetime
     tables: Mapping[str, str]
     """Iceberg table to the location of its metadata file."""
@@ -67,7 +69,7 @@ def back_up(stack: Stack, settings: Settings, folder: Path, say: Say) -> Path:
     for database in DATABASES:
         _dump(stack, settings, database, target / f"{database}.dump")
         say(f"{database} is dumped")
-    write_private(target / SECRETS_FILE, _secrets_file(settings).read_text("utf-8"))
+    write_private(target / SECRETS_FILE, secrets_file(settings.home).read_text("utf-8"))
     shutil.copytree(settings.contracts_dir, target / "contracts", ignore=shutil.ignore_patterns("__pycache__"))
     files = sorted(path for path in target.rglob("*") if path.is_file())
     manifest = Manifest(
@@ -123,13 +125,9 @@ def restore(stack: Stack, folder: Path, say: Say) -> Settings:
     return stack.up(say)
 
 
-def _secrets_file(settings: Settings) -> Path:
-    return Path(os.environ.get("SLUICE_SECRETS_FILE") or settings.home / SECRETS_FILE)
-
-
 def _return_passwords(stack: Stack, settings: Settings, folder: Path, say: Say) -> None:
     """Without the old keys nobody could read what Airflow has encrypted; every server starts with the old passwords."""
-    path, old = _secrets_file(settings), (folder / SECRETS_FILE).read_text("utf-8")
+    path, old = secrets_file(settings.home), (folder / SECRETS_FILE).read_text("utf-8")
     if path.is_file() and path.read_text("utf-8") == old:
         return
     stack.down(say)

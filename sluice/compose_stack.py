@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import NotRunning, ServiceUnavailable, SetupError, UsageError
-from contracts.settings import PROJECT, Settings, load_settings
+from contracts.settings import PROJECT, SECRETS_FILE, Settings, load_settings
 from sluice.status import Say, ServiceStatus, StackStatus
 
 WAIT_SECONDS = 600
@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
         SetupError: there is no Docker engine or no Compose.
     """
     folder = Path(os.environ.get("SECRETS_FOLDER") or PROJECT / "compose" / "secrets")
-    found = {"SLUICE_SECRETS_FILE": str(folder / "operator" / "secrets.env")}
+    found = {"SLUICE_SECRETS_FILE": str(folder / "operator" / SECRETS_FILE)}
     containers = _containers()
     ports = {(item["Service"], port["TargetPort"]): port for item in containers for port in item["Publishers"] or ()}
     if (ca := _ca_file(containers)) is not None:
@@ -101,9 +101,7 @@ def start_storage(say: Say) -> Settings:
 def postgres_client(settings: Settings, tool: str) -> tuple[list[str], dict[str, str]]:
     """Command line (for `PROJECT`) and environment of a client program in Postgres' container, as the superuser."""
     user = f"--username={settings.postgres_superuser}"
-    return ["docker", "compose", "--project-directory", str(PROJECT), "exec", "-T", "postgres", tool, user], {
-        **os.environ
-    }
+    return ["docker", "compose", "exec", "-T", "postgres", tool, user], dict(os.environ)
 
 
 def down(say: Say) -> None:
