@@ -116,11 +116,12 @@ def status(settings: Settings) -> StackStatus:
     """Look at every container once; replicas of a service are counted one by one."""
     found = [item for item in _containers() if item["Service"] not in _ONE_SHOT]
     memory = _memory([item["ID"] for item in found if item["State"] == "running"])
-    services = tuple(_service_status(item, memory) for item in sorted(found, key=lambda item: str(item["Name"])))
+    named = sorted(found, key=lambda item: str(item["Name"]))
+    services = tuple(_service_status(item, memory, settings) for item in named)
     return StackStatus(ready=bool(services) and all(item.state == "running" for item in services), services=services)
 
 
-def _service_status(item: dict[str, Any], memory: dict[str, int]) -> ServiceStatus:
+def _service_status(item: dict[str, Any], memory: dict[str, int], settings: Settings) -> ServiceStatus:
     if item["State"] != "running":
         state = "failed" if item["State"] in ("restarting", "dead") else "stopped"
     else:
@@ -129,8 +130,10 @@ def _service_status(item: dict[str, Any], memory: dict[str, int]) -> ServiceStat
     best = min(published, key=lambda port: (item["Service"], port["TargetPort"]) not in _PAGES, default=None)
     address = f"{best['URL']}:{best['PublishedPort']}" if best else None
     page = best is not None and (item["Service"], best["TargetPort"]) in _PAGES
+    # Of the pages, MinIO's alone is behind the stack's TLS.
+    web = "https" if settings.ca_file is not None and item["Service"] == "minio" else "http"
     return ServiceStatus(
-        name=item["Name"], state=state, pid=None, url=f"http://{address}/" if page else address,
+        name=item["Name"], state=state, pid=None, url=f"{web}://{address}/" if page else address,
         memory_mb=memory.get(item["ID"][:12], 0),
     )  # fmt: skip
 
