@@ -38,7 +38,6 @@ USUAL_PORTS = {
     "postgres": 5442,
     "spark_master": 7077,
     "spark_master_ui": 8081,
-    "spark_worker": 7078,
     "spark_worker_ui": 8082,
     "spark_connect": 15002,
     "spark_connect_ui": 4040,
@@ -62,7 +61,6 @@ class Ports(BaseModel):
     postgres: int
     spark_master: int
     spark_master_ui: int
-    spark_worker: int
     spark_worker_ui: int
     spark_connect: int
     spark_connect_ui: int

@@ -129,10 +129,12 @@ def _spark_master(settings: Settings) -> Command:
 def _spark_worker(settings: Settings) -> Command:
     ports = settings.ports
     # The warm server holds its cores for good; as many again are offered to spark-submit applications.
+    # Any free port: a master that comes back after the worker greets the one that it knew at its old address. A new
+    # worker there takes the greeting for its own registration, and neither of the two ever notices.
     return Command(
         [
             str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.worker.Worker",
-            "--host", settings.own_address, "--port", str(ports.spark_worker),
+            "--host", settings.own_address, "--port", "0",
             "--webui-port", str(ports.spark_worker_ui),
             "--cores", str(2 * settings.spark_cores), "--memory", settings.spark_worker_memory,
             "--work-dir", str(settings.home / "spark" / "work"), settings.spark_master_url,

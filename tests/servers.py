@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -84,7 +85,9 @@ def running_minio(settings: Settings) -> Iterator[None]:
 def running_postgres(settings: Settings) -> Iterator[None]:
     """A Postgres with an empty cluster, as a stack has it."""
     postgres_server.prepare(settings)
-    with _process(postgres_server.argv(settings), settings.home / "postgres.log", None, postgres_server.system_user()):
+    # An interrupt is a fast shutdown; SIGTERM would wait for its clients.
+    user, stop = postgres_server.system_user(), signal.SIGINT
+    with _process(postgres_server.argv(settings), settings.home / "postgres.log", None, user, stop):
         _wait_for_postgres(settings)
         yield
 
@@ -124,19 +127,30 @@ def running_kafka(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
+def running_service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One of a stack's own programs by its name, without waiting for it."""
+    command = BY_NAME[name].command(settings)
+    with _process(command.argv, settings.home / f"{name}.log", os.environ | command.environment) as process:
+        yield process
+
+
+@contextmanager
 def _process(
-    command: list[str], log: Path, environment: dict[str, str] | None, user: str | None = None
-) -> Iterator[None]:
+    command: list[str],
+    log: Path,
+    environment: dict[str, str] | None,
+    user: str | None = None,
+    stop: signal.Signals = signal.SIGTERM,
+) -> Iterator[subprocess.Popen[bytes]]:
     groups = [] if user else None
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=environment, stdout=out, stderr=out, cwd="/", user=user, group=user, extra_groups=groups
         )
     try:
-        yield
+        yield process
     finally:
-        # For Postgres an interrupt is a fast shutdown; SIGTERM would wait for its clients.
-        process.send_signal(2)
+        process.send_signal(stop)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

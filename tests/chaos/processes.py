@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import psutil
 
-from contracts.settings import HOST, Settings
+from contracts.settings import Settings
 from sluice import health, supervisor
 from sluice.services import BY_NAME, SERVICES
 
@@ -53,24 +53,27 @@ def _beats(settings: Settings, name: str, pid: int) -> bool:
 
 
 def _executors(settings: Settings) -> Iterator[int]:
-    worker = f"spark://Worker@{HOST}:{settings.ports.spark_worker}"
-    for process in psutil.process_iter():
+    for process in _children(settings, "spark-worker"):
         try:
-            line = process.cmdline()
-            if worker in line and any("CoarseGrainedExecutorBackend" in word for word in line):
+            if any("CoarseGrainedExecutorBackend" in word for word in process.cmdline()):
                 yield process.pid
         except psutil.Error:
             continue
 
 
 def _tasks(settings: Settings) -> Iterator[int]:
-    scheduler = supervisor.processes(settings)["airflow-scheduler"].pid
-    if scheduler is None:
-        return
-    for process in psutil.Process(scheduler).children(recursive=True):
+    for process in _children(settings, "airflow-scheduler"):
         try:
             line = " ".join(process.cmdline())
             if line.startswith("airflow worker -- ") and "LocalExecutor" not in line:
                 yield process.pid
         except psutil.Error:
             continue
+
+
+def _children(settings: Settings, service: str) -> list[psutil.Process]:
+    pid = supervisor.processes(settings)[service].pid
+    try:
+        return [] if pid is None else psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
