@@ -64,8 +64,12 @@ def exit_code(error: errors.SluiceError) -> int:
 
 @contextmanager
 def _told(as_json: bool) -> Iterator[None]:
-    """Turn our errors into one clear line (or a JSON object) and the exit code."""
+    """Have the settings of the stack that is meant; turn our errors into one clear line (or JSON) and the exit code."""
     try:
+        if os.environ.get("SLUICE_STACK") == "compose":
+            from sluice.compose_stack import environment
+
+            os.environ.update(environment())
         yield
     except errors.SluiceError as error:
         if as_json:
@@ -95,18 +99,14 @@ def _running() -> Settings:
 
 
 @app.callback()
-def choosechosen(
+def choose(
     stack: Annotated[
         Literal["processes", "compose"],
         typer.Option(envvar="SLUICE_STACK", help="Servers as processes of this machine, or in containers."),
     ] = "processes",
 ) -> None:
     """Drop a file into the bucket bronze, and it reaches gold by itself."""
-    if stack == "compose":
-        with _told(as_json=False):
-            from sluice.compose_stack import environment
-
-            os.environ.update(environment() | {"SLUICE_STACK": stack})
+    os.environ["SLUICE_STACK"] = stack
 
 
 @app.command()

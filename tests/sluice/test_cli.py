@@ -23,6 +23,7 @@ from tests.sluice.stories import make_story
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     monkeypatch.setenv("SLUICE_HOME", str(tmp_path))
+    monkeypatch.setenv("SLUICE_STACK", "processes")  # `sluice` sets it by its option, and this is its process
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
@@ -67,6 +68,15 @@ def test_status_of_a_stack_that_never_ran_is_json_and_exit_code_3(run: Callable[
     answer = json.loads(shown.output)  # type: ignore[attr-defined]
     assert answer["ready"] is False
     assert {service["state"] for service in answer["services"]} == {"stopped"}
+
+
+def test_without_docker_the_stack_in_containers_is_told_of_as_json_too(
+    run: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    shown = run("--stack", "compose", "status", "--json")
+    assert shown.exit_code == 1  # type: ignore[attr-defined]
+    assert json.loads(shown.output)["error"] == "SetupError"  # type: ignore[attr-defined]
 
 
 def test_command_that_needs_a_stack_says_how_to_start_it(run: Callable[..., object]) -> None:
