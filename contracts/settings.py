@@ -38,6 +38,7 @@ USUAL_PORTS = {
     "postgres": 5442,
     "spark_master": 7077,
     "spark_master_ui": 8081,
+    "router_metrics": 9108,
     "spark_worker_ui": 8082,
     "spark_connect": 15002,
     "spark_connect_ui": 4040,
@@ -45,7 +46,6 @@ USUAL_PORTS = {
     "airflow_scheduler_health": 8974,
     "airflow_worker_log": 8793,
     "airflow_triggerer_log": 8794,
-    "router_metrics": 9108,
 }
 
 
@@ -61,6 +61,7 @@ class Ports(BaseModel):
     postgres: int
     spark_master: int
     spark_master_ui: int
+    router_metrics: int
     spark_worker_ui: int
     spark_connect: int
     spark_connect_ui: int
@@ -68,7 +69,6 @@ class Ports(BaseModel):
     airflow_scheduler_health: int
     airflow_worker_log: int
     airflow_triggerer_log: int
-    router_metrics: int
 
 
 def ports_from(base: int | None) -> Ports:
