@@ -35,14 +35,14 @@ REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly servers stay together, on one worker of pytest-xdist.
 
-    The longest group comes first, and what is in no group last, so that no worker is idle while another is busy. Of
-    the stack's, those come first that have it for themselves: meanwhile the other worker has tests that are not on it.
+    The longest groups come first. Of the stack's, those come first that have it for themselves: meanwhile the other
+    workers have tests that are not on it, and then what may run beside the rest of them.
     """
     for item in items:
         group = _group(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
-    order = ["stack", "spark", "beside", ""]
+    order = ["stack", "spark", "", "beside"]
     first = ("every_file", "alone")
     items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
 
