@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import boto3
 import pytest
 
 from consumers.ledger import open_ledger
-from contracts.settings import PROJECT, SECRETS_FILE, Settings
+from contracts.settings import PROJECT, Settings
 from contracts.states import FileState
 from contracts.story import FileStory
 from sluice.containers import PARTS
@@ -32,13 +33,14 @@ from tests.servers import free_port_block
 
 PROJECT_NAME = "sluice-test"
 PORTS = (
-    "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "POSTGRES_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT",
-    "SPARK_CONNECT_PORT", "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
+    "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT", "SPARK_CONNECT_PORT",
+    "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
 )  # fmt: skip
-ADDRESSES = {
-    "minio_address": "MINIO", "kafka_address": "KAFKA", "postgres_address": "POSTGRES",
-    "spark_connect_address": "SPARK_CONNECT", "airflow_address": "AIRFLOW",
-}  # fmt: skip
+ASK_FOR_ADDRESSES = """
+import json
+from sluice.compose_stack import environment
+print(json.dumps(environment()))
+"""
 WORKERS = 4
 """Ports that replicas of the Spark worker can take for their pages."""
 
@@ -94,12 +96,20 @@ class Containers:
 
     @property
     def settings(self) -> Settings:
-        """The settings by which the host reaches the stack, as `sluice --stack compose` finds them."""
-        at = {name: f"127.0.0.1:{self.environment[f'{port}_PORT']}" for name, port in ADDRESSES.items()}
-        secrets = Path(self.environment["SECRETS_FOLDER"]) / "operator" / SECRETS_FILE
-        ca_file = Path(self.environment["SECRETS_FOLDER"]) / "ca" / "ca.crt"
-        encrypted = "tls.yaml" in self.environment.get("COMPOSE_FILE", "")
-        return Settings(_env_file=secrets, stack="compose", ca_file=ca_file if encrypted else None, **at)  # type: ignore[call-arg, arg-type]
+        """The settings by which the host reaches the stack, as `sluice --stack compose` finds them.
+
+        Found anew each time: Postgres is at its container's address, which may be another after a restart.
+        """
+        # In a process of its own, since the tests' own environment is not the stack's, and threads share it.
+        found = json.loads(self.run(sys.executable, "-c", ASK_FOR_ADDRESSES).stdout)
+        secrets = found.pop("SLUICE_SECRETS_FILE")
+        at = {name.removeprefix("SLUICE_").lower(): value for name, value in found.items()}
+        return Settings(_env_file=secrets, stack="compose", **at)  # type: ignore[call-arg]
+
+    @cached_property
+    def published(self) -> Settings:
+        """The same, found once: for who needs nothing but ports of this machine, which stay."""
+        return self.settings
 
     def put(self, key: str, path: Path) -> None:
         """Put a file into bronze with a client that is not ours."""
@@ -116,7 +126,7 @@ class Containers:
 
     def s3(self) -> Any:
         """boto3, signed in as the ingest user."""
-        settings = self.settings
+        settings = self.published
         return boto3.client(
             "s3", endpoint_url=settings.s3_url, region_name=settings.s3_region,
             aws_access_key_id=settings.ingest_access_key,

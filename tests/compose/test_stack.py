@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -21,6 +22,7 @@ from contracts.settings import PROJECT
 from ingest.generator import generate_month
 from sluice.containers import PARTS
 from tests.compose.conftest import NUMBERS, Containers, accounted, unique_key
+from tests.servers import free_port_block
 
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
 
@@ -257,6 +259,35 @@ def test_status_of_the_containers_is_json_with_a_service_a_line(containers: Cont
     found = containers.sluice("status")
     assert found["ready"]
     assert all(json.dumps(item) for item in found["services"])
+
+
+def test_postgres_has_no_port_of_this_machine_and_is_told_at_its_container_s_address(containers: Containers) -> None:
+    (postgres,) = containers.ids("postgres")
+    bound = containers.run("docker", "inspect", "--format", "{{json .HostConfig.PortBindings}}", postgres)
+    assert not json.loads(bound.stdout)
+    urls = {item["name"]: item["url"] for item in containers.sluice("status")["services"]}
+    address = containers.settings.postgres_address
+    assert address is not None
+    assert re.fullmatch(r"(?!127\.)[\d.]+:5432", address)
+    assert urls["sluice-test-postgres-1"] == address
+    assert f"@{address}/lake" in containers.variables()["PYICEBERG_CATALOG__LAKE__URI"]
+
+
+@pytest.mark.long
+def test_an_overlay_gives_postgres_a_port_for_who_cannot_reach_its_container(containers: Containers) -> None:
+    port = str(free_port_block(1))
+    overlay = {"COMPOSE_FILE": "compose/compose.yaml:compose/postgres-port.yaml", "POSTGRES_PORT": port}
+    start = ("up", "--detach", "--wait", "--wait-timeout", "300", "--no-deps", "postgres")
+    with_port = replace(containers, environment=containers.environment | overlay)
+    try:
+        with_port.compose(*start)
+        # What is there counts, not the files that the command is called with.
+        assert containers.settings.postgres_address == f"127.0.0.1:{port}"
+        assert containers.sluice("sql", "select 1 as one") == [{"one": 1}]
+    finally:
+        containers.compose(*start)
+    containers.wait_healthy()
+    assert containers.sluice("sql", "select 1 as one") == [{"one": 1}]
 
 
 def test_retention_is_told_as_the_servers_in_containers_have_it(containers: Containers) -> None:

@@ -147,19 +147,18 @@ def test_kafka_listens_plainly_on_the_loopback_address_of_its_container_alone(
 
 @pytest.mark.parametrize("mode", ["disable", "verify-full"])
 def test_postgres_lets_a_client_in_with_tls_alone(tls: Containers, mode: str) -> None:
-    host, port = place(tls, "POSTGRES_PORT")
-    url = tls.variables()["PYICEBERG_CATALOG__LAKE__URI"]
-    password = re.search(r"://reader:([^@]+)@", url)
-    assert password
-    login = {"host": host, "port": port, "user": "reader", "dbname": "lake", "password": password[1]}
+    url = tls.variables()["PYICEBERG_CATALOG__LAKE__URI"].replace("+psycopg", "", 1)
     if mode == "disable":
         with pytest.raises(psycopg.OperationalError, match="no encryption"):
-            psycopg.connect(**login, sslmode=mode)
+            psycopg.connect(url, sslmode=mode)
         return
-    with psycopg.connect(**login, sslmode=mode, sslrootcert=authority(tls)) as link:
+    assert f"sslmode={mode}" in url
+    with psycopg.connect(url) as link:
         assert link.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
     with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
-        psycopg.connect(**login, sslmode=mode, sslrootcert="system")
+        psycopg.connect(url, sslrootcert="system")
+    with pytest.raises(psycopg.OperationalError, match="does not match host name"):
+        psycopg.connect(url, host="elsewhere")
 
 
 ASK_SPARK = """
