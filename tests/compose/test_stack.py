@@ -5,23 +5,31 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from contracts.settings import PROJECT
+from contracts.story import FileStory
 from ingest.generator import generate_month
 from sluice.containers import PARTS
+from sluice.query import run_query
+from tests.chain.test_privileges import airflow
+from tests.chain.test_secrets_stay_secret import airflow_pages
 from tests.compose.conftest import NUMBERS, Containers, accounted, unique_key
+from tests.documents import docker_commands
 from tests.servers import free_port_block
 
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
@@ -117,6 +125,27 @@ def test_no_password_is_in_inspect_history_or_logs(containers: Containers) -> No
     assert not found
 
 
+@pytest.fixture(scope="module")
+def arrived(containers: Containers, tmp_path_factory: pytest.TempPathFactory) -> FileStory:
+    """A file that went to gold."""
+    path = tmp_path_factory.mktemp("arrived") / "a_2025-01.parquet"
+    generate_month(path, 2025, 1, 130, 7)
+    key = unique_key()
+    containers.put(key, path)
+    return accounted(containers, key, 130)
+
+
+@pytest.fixture
+def admin(containers: Containers) -> Iterator[httpx.Client]:
+    """Airflow's API, as a person's user."""
+    settings = containers.settings
+    with airflow(containers, settings.airflow_admin_user, settings.airflow_admin_password) as client:
+        yield client
+
+
+AIRFLOW_LOGS = "/var/lib/sluice/airflow/logs"
+
+
 def test_secrets_are_files_of_mode_0600_of_those_who_read_them(containers: Containers) -> None:
     folder = Path(containers.environment["SECRETS_FOLDER"])
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -145,6 +174,65 @@ def test_the_airflow_image_has_no_jvm(containers: Containers) -> None:
         "docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", "sluice/airflow:test", "-c", script
     )
     assert done.stdout.split() == []
+
+
+def rejected(containers: Containers, key: str) -> dict[str, int]:
+    """Rejected rows of a file by their reason."""
+    query = f"select _reason, count(*) from silver.nyc_yellow_rejects where _source_key = '{key}' group by 1"
+    return dict(run_query(containers.settings, query)[1])
+
+
+def test_a_rule_edited_in_a_mounted_contract_holds_for_the_next_file(containers: Containers, month: Month) -> None:
+    before, after, again = unique_key(), unique_key(), unique_key()
+    body = month(200, 51)
+    containers.put(before, body)
+    accounted(containers, before, 200)
+    bound = ("trip_distance > 0\n", "trip_distance > 1000000\n")
+    with containers.edited("contracts/datasets/nyc_yellow.yaml", lambda text: text.replace(*bound)):
+        containers.put(after, body)
+        accounted(containers, after, 200)
+    assert sum(rejected(containers, after).values()) == 200
+    assert rejected(containers, after)["distance_not_positive"] > rejected(containers, before)["distance_not_positive"]
+    containers.put(again, body)
+    accounted(containers, again, 200)
+    assert rejected(containers, again) == rejected(containers, before)
+
+
+def test_a_line_edited_in_a_mounted_job_runs_with_the_next_file_and_by_hand(
+    containers: Containers, month: Month
+) -> None:
+    key, line = unique_key(), f"edited {uuid.uuid4().hex}"
+    first = "from __future__ import annotations\n"
+    with containers.edited(
+        "spark_jobs/data_preprocessing_job.py", lambda text: text.replace(first, f"{first}\nprint({line!r})\n")
+    ):
+        containers.put(key, month(60, 52))
+        accounted(containers, key, 60)
+        shown = containers.compose("exec", "-T", "airflow-worker", "grep", "-rlF", line, AIRFLOW_LOGS).stdout
+        by_hand = ("spark-submit", "spark_jobs/data_preprocessing_job.py", "--help")
+        done = containers.compose("exec", "-T", "spark-master", *by_hand)
+    assert "dag_id=nyc_yellow_to_silver" in shown
+    assert line in done.stdout
+
+
+def test_an_edited_dag_shows_in_airflow(containers: Containers, admin: httpx.Client) -> None:
+    text = f"Edited {uuid.uuid4().hex}"
+
+    def description() -> str:
+        return str(admin.get("/api/v2/dags/profiles").raise_for_status().json()["description"])
+
+    before = description()
+    with containers.edited("airflow/dags/profiles.py", lambda code: code.replace(before, text)):
+        wait_until(lambda: description() == text, "the edited description")
+    wait_until(lambda: description() == before, "the description as it was")
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Ask once a second until it holds."""
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, f"{what}: not within {seconds} s"
+        time.sleep(1)
 
 
 @pytest.mark.long

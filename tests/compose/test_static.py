@@ -174,6 +174,17 @@ def test_the_folder_of_every_part_s_secrets_is_there_and_nothing_in_it_is_commit
         assert "*\n!.gitignore" in (COMPOSE / "secrets" / part / ".gitignore").read_text("utf-8")
 
 
+def test_dags_jobs_and_contracts_of_this_repository_are_mounted_where_nothing_else_is_said() -> None:
+    mounted = {
+        (written(volume).split(":")[0], *volume.split(":")[-2:])
+        for service in PARTS_OF_STACK.values()
+        for volume in service.get("volumes", ())
+        if "CODE_FOLDER" in volume
+    }
+    folders = ("airflow/dags", "spark_jobs", "contracts")
+    assert mounted == {(f"../{folder}", f"/opt/sluice/{folder}", "ro") for folder in folders}
+
+
 def test_postgres_has_the_same_options_as_without_containers() -> None:
     assert PARTS_OF_STACK["postgres"]["command"] == ["postgres", *tuning()]
 
