@@ -143,6 +143,29 @@ def admin(containers: Containers) -> Iterator[httpx.Client]:
         yield client
 
 
+def test_no_password_is_in_airflow_s_database_task_logs_and_pages(
+    containers: Containers, arrived: FileStory, admin: httpx.Client
+) -> None:
+    user = f"--username={containers.settings.postgres_superuser}"
+    dump = containers.compose("exec", "-T", "postgres", "pg_dump", user, "--data-only", "airflow").stdout
+    logs = containers.compose(
+        "exec", "-T", "airflow-worker", "sh", "-c", f"find {AIRFLOW_LOGS} -type f -exec cat {{}} +"
+    )
+    pages = airflow_pages(admin)
+    # The search sees what it should.
+    run = arrived.layers[-1].run_id
+    assert run
+    tables = dict(re.findall(r"^COPY public\.(\w+) .*?;\n(.*?)^\\\.$", dump, re.MULTILINE | re.DOTALL))
+    for table in ("rendered_task_instance_fields", "xcom", "dag_run", "task_instance"):
+        assert run in tables[table], table
+    assert run in logs.stdout
+    assert any('"rendered_fields"' in page for page in pages.values())
+    texts = {"database": dump, "logs": logs.stdout} | pages
+    held = list(secrets_of(containers))
+    assert len(held) > 15
+    assert not [(place, secret[:4]) for place, text in texts.items() for secret in held if secret in text]
+
+
 AIRFLOW_LOGS = "/var/lib/sluice/airflow/logs"
 
 
