@@ -178,6 +178,19 @@ def test_secrets_are_files_of_mode_0600_of_those_who_read_them(containers: Conta
         assert path.stat().st_uid == (folder.stat().st_uid if uid is None else uid), path
 
 
+@pytest.mark.parametrize(("image", "package"), [("airflow", "apache-airflow"), ("spark", "pyspark")])
+def test_the_bill_of_materials_lists_an_image_s_packages_in_the_locked_versions(
+    containers: Containers, image: str, package: str
+) -> None:
+    bill = json.loads(containers.run("compose/sbom.sh", f"sluice/{image}:test").stdout)
+    assert bill["bomFormat"] == "CycloneDX"
+    listed = {part["name"].lower(): part["version"] for part in bill["components"]}
+    lock = (PROJECT / "requirements.lock").read_text("utf-8")
+    locked = dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)", lock, re.MULTILINE))
+    assert listed[package] == locked[package]
+    assert len(listed) > 40
+
+
 @pytest.mark.parametrize("image", ["sluice/airflow:test", "sluice/spark:test"])
 def test_an_image_holds_no_compiler_no_cache_and_no_secret(containers: Containers, image: str) -> None:
     script = (
