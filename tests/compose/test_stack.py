@@ -271,6 +271,52 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> No
         time.sleep(1)
 
 
+PAGE = PROJECT / "docs" / "troubleshooting.md"
+NOT_TYPED = {
+    "docker compose down": "the fixture does, with the volumes",
+    "docker kill": "what somebody else did; it names no container",
+}
+QUIET = "docker compose logs --tail 100 minio"
+"""MinIO, which the page says it of, tells of errors alone."""
+TYPED = [command for command in docker_commands(PAGE) if command not in NOT_TYPED]
+
+
+def unattended(command: str) -> list[str]:
+    """A command of the page, as it is run where nobody sits at a terminal."""
+    words = shlex.split(command)
+    if words[:3] == ["docker", "compose", "exec"]:
+        words.insert(3, "-T")
+    if words[:3] == ["docker", "builder", "prune"]:
+        # It would ask; and whoever runs the tests keeps their build cache.
+        words += ["--force", "--filter", "until=8760h"]
+    return words
+
+
+@pytest.mark.usefixtures("arrived")
+@pytest.mark.parametrize("command", TYPED)
+def test_a_docker_command_of_the_troubleshooting_page_answers(containers: Containers, command: str) -> None:
+    done = containers.run(*unattended(command))
+    # Of what it starts Compose tells on the other stream.
+    told = done.stderr if " up " in command else done.stdout
+    assert told.strip() or command == QUIET, done.stderr
+
+
+def test_what_runs_once_shows_that_it_ended_with_0(containers: Containers) -> None:
+    shown = containers.compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.ExitCode}}").stdout
+    assert {f"{name} exited 0" for name in ("init", "bootstrap", "warmup")} <= set(shown.splitlines())
+
+
+@pytest.mark.long
+def test_up_of_spark_connect_starts_what_it_needs(containers: Containers, month: Month) -> None:
+    (command,) = (command for command in TYPED if command.endswith("up -d --wait spark-connect"))
+    key = unique_key()
+    containers.compose("stop", "spark-connect", "spark-worker", "spark-master")
+    containers.put(key, month(90, 53))
+    containers.run(*unattended(command))
+    containers.wait_healthy()
+    accounted(containers, key, 90)
+
+
 @pytest.mark.long
 def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containers, month: Month) -> None:
     put: list[str] = []
