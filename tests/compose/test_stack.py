@@ -317,6 +317,49 @@ def test_up_of_spark_connect_starts_what_it_needs(containers: Containers, month:
     accounted(containers, key, 90)
 
 
+@pytest.fixture(scope="module")
+def with_java(containers: Containers) -> Containers:
+    """The same stack, with Airflow's image as contracts that say `launch: submit` need it; nothing is started."""
+    variables = {"AIRFLOW_TARGET": "submit", "SLUICE_VERSION": "test-submit"}
+    stack = replace(containers, environment=containers.environment | variables)
+    stack.compose("build", "init", timeout=2400)
+    return stack
+
+
+@pytest.mark.long
+def test_the_target_submit_has_java_and_a_whole_spark(with_java: Containers) -> None:
+    image, script = "sluice/airflow:test-submit", "java -version && spark-submit --version"
+    done = with_java.run(
+        "docker", "run", "--rm", "--network", "none", "--hostname", "localhost", "--read-only", "--tmpfs", "/tmp",
+        "--entrypoint", "sh", image, "-c", script,
+    )  # fmt: skip
+    lock = (PROJECT / "requirements.lock").read_text("utf-8")
+    (version,) = re.findall(r"^pyspark==(\S+)", lock, re.MULTILINE)
+    assert 'version "17.' in done.stderr
+    assert f"version {version}" in done.stderr
+    size = int(with_java.run("docker", "inspect", "--format", "{{.Size}}", image).stdout)
+    NUMBERS.append(f"image {image}: {size / 1e9:.2f} GB")
+
+
+@pytest.mark.long
+def test_a_contract_that_says_submit_takes_a_file_to_gold(
+    containers: Containers, with_java: Containers, month: Month
+) -> None:
+    key = unique_key()
+    launch = ("property: launch, value: connect", "property: launch, value: submit")
+    worker = ("up", "--detach", "--wait", "--no-deps", "airflow-worker")
+    try:
+        with with_java.edited("contracts/datasets/nyc_yellow.yaml", lambda text: text.replace(*launch)):
+            with_java.compose(*worker)
+            with_java.put(key, month(110, 54))
+            accounted(with_java, key, 110)
+    finally:
+        containers.compose(*worker)
+    logs = containers.compose("exec", "-T", "airflow-worker", "grep", "-rlF", "Spark-Submit cmd", AIRFLOW_LOGS).stdout
+    assert "dag_id=nyc_yellow_to_silver" in logs
+    assert "dag_id=nyc_yellow_to_gold" in logs
+
+
 @pytest.mark.long
 def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containers, month: Month) -> None:
     put: list[str] = []
