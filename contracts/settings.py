@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     None: it has no second listener."""
     postgres_address: str | None = None
     """The same of Postgres."""
+    postgres_name: str | None = None
+    """Host name that Postgres' certificate has to be for, where `postgres_address` is a container's IP address, which
+    is in no certificate. None: the host of the address."""
     redis_address: str | None = None
     """The same of Celery's queue, which makes the Celery executor run Airflow's tasks. None: the scheduler does."""
     spark_master_address: str | None = None
@@ -329,7 +332,12 @@ class Settings(BaseSettings):
             "reader": self.reader_password,
             "airflow": self.airflow_db_password,
         }[role].get_secret_value()
-        return f"{driver}://{role}:{password}@{self.postgres_server}/{database}{self.postgres_options}"
+        server, options = self.postgres_server, self.postgres_options
+        if self.ca_file is not None and self.postgres_name is not None:
+            # libpq then goes to the IP address, and holds the certificate against the name.
+            ip, _, port = server.rpartition(":")
+            server, options = f"{self.postgres_name}:{port}", f"{options}&hostaddr={ip}"
+        return f"{driver}://{role}:{password}@{server}/{database}{options}"
 
     @property
     def postgres_options(self) -> str:

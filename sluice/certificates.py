@@ -167,7 +167,7 @@ def _make(
     now: datetime,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    # By its name from the other containers, by the others through the published port.
+    # By its name from the other containers, and of Postgres from this machine; by the others through a published port.
     names = [x509.DNSName(part), x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(HOST))]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, part)])
     certificate = (

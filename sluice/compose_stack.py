@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,19 +18,24 @@ from contracts.settings import PROJECT, SECRETS_FILE, Settings, load_settings
 from sluice.status import Say, ServiceStatus, StackStatus
 
 WAIT_SECONDS = 600
+_ROUTE_SECONDS = 3.0
+"""To a container of this machine it takes a millisecond; where there is no way, packets are mostly lost."""
 
+_POSTGRES = "postgres"
+"""The service, and the name that its certificate is for."""
+_POSTGRES_PORT = 5432
 # Setting to service and the port that it has inside its container.
 _PUBLISHED = {
     "SLUICE_MINIO_ADDRESS": ("minio", 9000),
     "SLUICE_MINIO_CONSOLE_ADDRESS": ("minio", 9001),
     "SLUICE_KAFKA_ADDRESS": ("kafka", 9094),
-    "SLUICE_POSTGRES_ADDRESS": ("postgres", 5432),
+    "SLUICE_POSTGRES_ADDRESS": (_POSTGRES, _POSTGRES_PORT),
     "SLUICE_SPARK_MASTER_ADDRESS": ("spark-master", 7077),
     "SLUICE_SPARK_CONNECT_ADDRESS": ("spark-connect", 15002),
     "SLUICE_AIRFLOW_ADDRESS": ("airflow-api-server", 8080),
 }
 _PAGES = {("minio", 9001), ("spark-master", 8081), ("spark-worker", 8082), ("airflow-api-server", 8080)}
-_STORAGE = ("postgres", "minio", "kafka")
+_STORAGE = (_POSTGRES, "minio", "kafka")
 _TLS_LABEL = "sluice.ca"
 """Compose's overlay for TLS puts it on a container, with where the authority's certificate is below the secrets."""
 _ONE_SHOT = ("init", "bootstrap", "warmup")
@@ -37,6 +43,8 @@ _ONE_SHOT = ("init", "bootstrap", "warmup")
 
 def environment() -> dict[str, str]:
     """Settings by which this machine reaches what runs: where each published port is, and the passwords' file.
+
+    Of Postgres, which publishes none by itself: its container's address.
 
     Raises:
         SetupError: there is no Docker engine or no Compose.
@@ -50,7 +58,22 @@ def environment() -> dict[str, str]:
     for setting, key in _PUBLISHED.items():
         if (port := ports.get(key)) is not None and port["PublishedPort"]:
             found[setting] = f"{port['URL']}:{port['PublishedPort']}"
+    if "SLUICE_POSTGRES_ADDRESS" not in found and (ip := _postgres_ip(containers)) is not None:
+        found |= {"SLUICE_POSTGRES_ADDRESS": f"{ip}:{_POSTGRES_PORT}", "SLUICE_POSTGRES_NAME": _POSTGRES}
     return found
+
+
+def _postgres_ip(containers: Sequence[dict[str, Any]]) -> str | None:
+    """IP address of Postgres' container in its network `database`; None: it does not run, or has just gone."""
+    ids = [item["ID"] for item in containers if item["Service"] == _POSTGRES and item["State"] != "exited"]
+    if not ids:
+        return None
+    # Compose tells the networks of a container, and not its address there.
+    done = _run(["docker", "inspect", "--format", "{{json .NetworkSettings.Networks}}", *ids])
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    addresses: list[str] = [network["IPAddress"] for line in lines for network in json.loads(line).values()]
+    # It is in one network, and has an empty address there while it starts or stops.
+    return next(filter(None, addresses), None)
 
 
 def _ca_file(containers: Sequence[dict[str, Any]]) -> str | None:
@@ -59,9 +82,32 @@ def _ca_file(containers: Sequence[dict[str, Any]]) -> str | None:
 
 
 def require_running(settings: Settings) -> None:
-    """Raise `NotRunning` unless Postgres and MinIO, without which nothing can be asked, are published."""
+    """Raise unless Postgres and MinIO, without which nothing can be asked, are to be reached.
+
+    Raises:
+        NotRunning: the container of one does not run.
+        ServiceUnavailable: nothing answers at the address of Postgres' container.
+    """
     if settings.postgres_address is None or settings.minio_address is None:
         raise NotRunning("The stack in containers is not running. Start it with: docker compose up -d --wait")
+    if settings.postgres_name is not None:
+        _require_route(settings, settings.postgres_address)
+
+
+def _require_route(settings: Settings, address: str) -> None:
+    ip, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((ip, int(port)), timeout=_ROUTE_SECONDS).close()
+    except OSError as error:
+        # With the overlay of TLS left out, `up` would make the stack's connections plain.
+        own = "compose/compose.yaml" if settings.ca_file is None else "compose/compose.yaml:compose/tls.yaml"
+        files = os.environ.get("COMPOSE_FILE") or own
+        raise ServiceUnavailable(
+            f"Postgres cannot be reached at {address}, the address of its container: {error.strerror or error}. "
+            "Where `docker compose ps` calls it healthy, this machine has no way to the network of the containers, as "
+            "with Docker Desktop and rootless engines. Publish its port then: "
+            f"COMPOSE_FILE={files}:compose/postgres-port.yaml docker compose up -d"
+        ) from error
 
 
 def up(say: Say) -> Settings:
@@ -86,7 +132,7 @@ def start_storage(say: Say) -> Settings:
     """Leave nothing running but what holds data: Postgres, MinIO and Kafka.
 
     Raises:
-        ServiceUnavailable: one of them did not become healthy.
+        ServiceUnavailable: one of them did not become healthy, or Postgres cannot be reached from here.
     """
     others = [name for name in _compose(["config", "--services"]).stdout.split() if name not in (*_STORAGE, "init")]
     for arguments in (["stop", *others], ["up", "--detach", "--wait", "--wait-timeout", str(WAIT_SECONDS), *_STORAGE]):
@@ -95,13 +141,15 @@ def start_storage(say: Say) -> Settings:
             raise ServiceUnavailable(f"docker compose {arguments[0]} failed:\n{done.stderr[-800:]}")
     say("only " + ", ".join(_STORAGE) + " are running")
     os.environ.update(environment())
-    return load_settings()
+    settings = load_settings()
+    require_running(settings)
+    return settings
 
 
 def postgres_client(settings: Settings, tool: str) -> tuple[list[str], dict[str, str]]:
     """Command line (for `PROJECT`) and environment of a client program in Postgres' container, as the superuser."""
     user = f"--username={settings.postgres_superuser}"
-    return ["docker", "compose", "exec", "-T", "postgres", tool, user], dict(os.environ)
+    return ["docker", "compose", "exec", "-T", _POSTGRES, tool, user], dict(os.environ)
 
 
 def down(say: Say) -> None:
@@ -129,6 +177,8 @@ def _service_status(item: dict[str, Any], memory: dict[str, int], settings: Sett
     published = [port for port in item["Publishers"] or () if port["PublishedPort"]]
     best = min(published, key=lambda port: (item["Service"], port["TargetPort"]) not in _PAGES, default=None)
     address = f"{best['URL']}:{best['PublishedPort']}" if best else None
+    if best is None and item["Service"] == _POSTGRES:
+        address = settings.postgres_address
     page = best is not None and (item["Service"], best["TargetPort"]) in _PAGES
     # Of the pages, MinIO's alone is behind the stack's TLS.
     web = "https" if settings.ca_file is not None and item["Service"] == "minio" else "http"

@@ -29,8 +29,8 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """An authority, and the certificate of a server on the loopback address."""
+def make_certificates(folder: Path, *others: str) -> Certificates:
+    """An authority, and the certificate of a server on the loopback address, and of other names."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority_name, name = _name("authority of the tests"), _name("localhost")
     authority = (
@@ -38,7 +38,7 @@ def make_certificates(folder: Path) -> Certificates:
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(HOST))]
+    names = [x509.IPAddress(ipaddress.ip_address(HOST)), *map(x509.DNSName, ("localhost", *others))]
     certificate = (
         _builder(name, authority_name, key.public_key())
         .add_extension(x509.SubjectAlternativeName(names), critical=False)

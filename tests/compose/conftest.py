@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import boto3
 import pytest
 
 from consumers.ledger import open_ledger
-from contracts.settings import PROJECT, SECRETS_FILE, Settings
+from contracts.settings import PROJECT, Settings
 from contracts.states import FileState
 from contracts.story import FileStory
 from sluice.containers import PARTS
@@ -32,13 +34,14 @@ from tests.servers import free_port_block
 
 PROJECT_NAME = "sluice-test"
 PORTS = (
-    "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "POSTGRES_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT",
-    "SPARK_CONNECT_PORT", "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
+    "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT", "SPARK_CONNECT_PORT",
+    "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
 )  # fmt: skip
-ADDRESSES = {
-    "minio_address": "MINIO", "kafka_address": "KAFKA", "postgres_address": "POSTGRES",
-    "spark_connect_address": "SPARK_CONNECT", "airflow_address": "AIRFLOW",
-}  # fmt: skip
+ASK_FOR_ADDRESSES = """
+import json
+from sluice.compose_stack import environment
+print(json.dumps(environment()))
+"""
 WORKERS = 4
 """Ports that replicas of the Spark worker can take for their pages."""
 
@@ -94,12 +97,20 @@ class Containers:
 
     @property
     def settings(self) -> Settings:
-        """The settings by which the host reaches the stack, as `sluice --stack compose` finds them."""
-        at = {name: f"127.0.0.1:{self.environment[f'{port}_PORT']}" for name, port in ADDRESSES.items()}
-        secrets = Path(self.environment["SECRETS_FOLDER"]) / "operator" / SECRETS_FILE
-        ca_file = Path(self.environment["SECRETS_FOLDER"]) / "ca" / "ca.crt"
-        encrypted = "tls.yaml" in self.environment.get("COMPOSE_FILE", "")
-        return Settings(_env_file=secrets, stack="compose", ca_file=ca_file if encrypted else None, **at)  # type: ignore[call-arg, arg-type]
+        """The settings by which the host reaches the stack, as `sluice --stack compose` finds them.
+
+        Found anew each time: Postgres is at its container's address, which may be another after a restart.
+        """
+        # In a process of its own, since the tests' own environment is not the stack's, and threads share it.
+        found = json.loads(self.run(sys.executable, "-c", ASK_FOR_ADDRESSES).stdout)
+        secrets = found.pop("SLUICE_SECRETS_FILE")
+        at = {name.removeprefix("SLUICE_").lower(): value for name, value in found.items()}
+        return Settings(_env_file=secrets, stack="compose", **at)  # type: ignore[call-arg]
+
+    @cached_property
+    def published(self) -> Settings:
+        """The same, found once: for who needs nothing but ports of this machine, which stay."""
+        return self.settings
 
     def put(self, key: str, path: Path) -> None:
         """Put a file into bronze with a client that is not ours."""
@@ -116,13 +127,30 @@ class Containers:
 
     def s3(self) -> Any:
         """boto3, signed in as the ingest user."""
-        settings = self.settings
+        settings = self.published
         return boto3.client(
             "s3", endpoint_url=settings.s3_url, region_name=settings.s3_region,
             aws_access_key_id=settings.ingest_access_key,
             aws_secret_access_key=settings.ingest_secret_key.get_secret_value(),
             verify=str(settings.ca_file) if settings.ca_file else None,
         )  # fmt: skip
+
+    @contextmanager
+    def edited(self, path: str, change: Callable[[str], str]) -> Iterator[None]:
+        """Have a mounted file as a person's editor leaves it, and at the end as it was.
+
+        Args:
+            path: below the folder that is mounted, which for these tests is a copy.
+        """
+        file = Path(self.environment["CODE_FOLDER"]) / path
+        before = file.read_text("utf-8")
+        after = change(before)
+        assert after != before, f"the change of {path} changes nothing"
+        try:
+            _replace(file, after)
+            yield
+        finally:
+            _replace(file, before)
 
     def wait_healthy(self, seconds: float = 240) -> None:
         """Wait until every lasting container is healthy."""
@@ -135,6 +163,20 @@ class Containers:
                 bad = [item for item in found["services"] if item["state"] != "running"]
                 raise AssertionError(f"not healthy after {seconds} s: {bad}")
             time.sleep(1)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Beside and renamed, so that no part reads half of it."""
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_text(text, "utf-8")
+    draft.replace(file)
+
+
+def copy_of_code(folder: Path) -> Path:
+    """The folders that containers mount, for tests to change."""
+    for name in ("airflow/dags", "spark_jobs", "contracts"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 def unique_key() -> str:
@@ -180,16 +222,23 @@ def _environment(folder: Path, project: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
     """The stack: built, started, healthy."""
-    with running(tmp_path_factory.mktemp("compose"), PROJECT_NAME) as stack:
+    folder = tmp_path_factory.mktemp("compose")
+    with running(folder, PROJECT_NAME, CODE_FOLDER=str(copy_of_code(folder / "code"))) as stack:
         yield stack
 
 
 @contextmanager
-def running(folder: Path, project: str, **variables: str) -> Iterator[Containers]:
+def running(
+    folder: Path,
+    project: str,
+    beside: Callable[[Containers], AbstractContextManager[None]] | None = None,
+    **variables: str,
+) -> Iterator[Containers]:
     """A stack: built, started, healthy, and gone at the end. Skips the test where there can be none.
 
     Args:
         folder: for the secrets.
+        beside: entered with the built stack before it starts, and left before it goes.
         variables: what else is in the environment of Compose.
     """
     if not os.environ.get("SLUICE_TEST_COMPOSE"):
@@ -199,17 +248,25 @@ def running(folder: Path, project: str, **variables: str) -> Iterator[Containers
         pytest.skip("there is no Docker engine with `docker compose` here")
     stack.compose("down", "--volumes", "--remove-orphans")
     try:
-        for name, command in (("build", ["build"]), ("start", ["up", "--detach", "--wait", "--wait-timeout", "1200"])):
-            begun = time.monotonic()
-            done = stack.compose(*command, check=False, timeout=2400)
-            if done.returncode and name == "build":
-                # A package index that did not answer once says nothing of the files here.
-                done = stack.compose(*command, check=False, timeout=2400)
-            NUMBERS.append(f"{project}: docker compose {name} took {time.monotonic() - begun:.0f} s")
-            if done.returncode:
-                told = stack.compose("ps", "--all").stdout + stack.compose("logs", "--tail", "30").stdout
-                raise AssertionError(f"docker compose {name} failed\n{done.stderr[-3000:]}\n{told[-8000:]}")
-        yield stack
+        with ExitStack() as others:
+            _step(stack, "build", "build")
+            if beside is not None:
+                others.enter_context(beside(stack))
+            _step(stack, "start", "up", "--detach", "--wait", "--wait-timeout", "1200")
+            yield stack
     finally:
         if not os.environ.get("SLUICE_TEST_COMPOSE_KEEP"):
             stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "20", check=False)
+
+
+def _step(stack: Containers, name: str, *command: str) -> None:
+    begun = time.monotonic()
+    done = stack.compose(*command, check=False, timeout=2400)
+    if done.returncode and name == "build":
+        # A package index that did not answer once says nothing of the files here.
+        done = stack.compose(*command, check=False, timeout=2400)
+    project = stack.environment["COMPOSE_PROJECT_NAME"]
+    NUMBERS.append(f"{project}: docker compose {name} took {time.monotonic() - begun:.0f} s")
+    if done.returncode:
+        told = stack.compose("ps", "--all").stdout + stack.compose("logs", "--tail", "30").stdout
+        raise AssertionError(f"docker compose {name} failed\n{done.stderr[-3000:]}\n{told[-8000:]}")

@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
 from contracts.settings import PROJECT
+from contracts.story import FileStory
 from ingest.generator import generate_month
 from sluice.containers import PARTS
+from sluice.query import run_query
+from tests.chain.test_privileges import airflow
+from tests.chain.test_secrets_stay_secret import airflow_pages
 from tests.compose.conftest import NUMBERS, Containers, accounted, unique_key
+from tests.documents import docker_commands
+from tests.servers import free_port_block
 
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
 
@@ -115,6 +125,50 @@ def test_no_password_is_in_inspect_history_or_logs(containers: Containers) -> No
     assert not found
 
 
+@pytest.fixture(scope="module")
+def arrived(containers: Containers, tmp_path_factory: pytest.TempPathFactory) -> FileStory:
+    """A file that went to gold."""
+    path = tmp_path_factory.mktemp("arrived") / "a_2025-01.parquet"
+    generate_month(path, 2025, 1, 130, 7)
+    key = unique_key()
+    containers.put(key, path)
+    return accounted(containers, key, 130)
+
+
+@pytest.fixture
+def admin(containers: Containers) -> Iterator[httpx.Client]:
+    """Airflow's API, as a person's user."""
+    settings = containers.settings
+    with airflow(containers, settings.airflow_admin_user, settings.airflow_admin_password) as client:
+        yield client
+
+
+def test_no_password_is_in_airflow_s_database_task_logs_and_pages(
+    containers: Containers, arrived: FileStory, admin: httpx.Client
+) -> None:
+    user = f"--username={containers.settings.postgres_superuser}"
+    dump = containers.compose("exec", "-T", "postgres", "pg_dump", user, "--data-only", "airflow").stdout
+    logs = containers.compose(
+        "exec", "-T", "airflow-worker", "sh", "-c", f"find {AIRFLOW_LOGS} -type f -exec cat {{}} +"
+    )
+    pages = airflow_pages(admin)
+    # The search sees what it should.
+    run = arrived.layers[-1].run_id
+    assert run
+    tables = dict(re.findall(r"^COPY public\.(\w+) .*?;\n(.*?)^\\\.$", dump, re.MULTILINE | re.DOTALL))
+    for table in ("rendered_task_instance_fields", "xcom", "dag_run", "task_instance"):
+        assert run in tables[table], table
+    assert run in logs.stdout
+    assert any('"rendered_fields"' in page for page in pages.values())
+    texts = {"database": dump, "logs": logs.stdout} | pages
+    held = list(secrets_of(containers))
+    assert len(held) > 15
+    assert not [(place, secret[:4]) for place, text in texts.items() for secret in held if secret in text]
+
+
+AIRFLOW_LOGS = "/var/lib/sluice/airflow/logs"
+
+
 def test_secrets_are_files_of_mode_0600_of_those_who_read_them(containers: Containers) -> None:
     folder = Path(containers.environment["SECRETS_FOLDER"])
     files = [path for path in folder.rglob("*") if path.is_file()]
@@ -122,6 +176,19 @@ def test_secrets_are_files_of_mode_0600_of_those_who_read_them(containers: Conta
     for path in files:
         uid = PARTS[path.parent.name].uid
         assert path.stat().st_uid == (folder.stat().st_uid if uid is None else uid), path
+
+
+@pytest.mark.parametrize(("image", "package"), [("airflow", "apache-airflow"), ("spark", "pyspark")])
+def test_the_bill_of_materials_lists_an_image_s_packages_in_the_locked_versions(
+    containers: Containers, image: str, package: str
+) -> None:
+    bill = json.loads(containers.run("compose/sbom.sh", f"sluice/{image}:test").stdout)
+    assert bill["bomFormat"] == "CycloneDX"
+    listed = {part["name"].lower(): part["version"] for part in bill["components"]}
+    lock = (PROJECT / "requirements.lock").read_text("utf-8")
+    locked = dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)", lock, re.MULTILINE))
+    assert listed[package] == locked[package]
+    assert len(listed) > 40
 
 
 @pytest.mark.parametrize("image", ["sluice/airflow:test", "sluice/spark:test"])
@@ -143,6 +210,154 @@ def test_the_airflow_image_has_no_jvm(containers: Containers) -> None:
         "docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", "sluice/airflow:test", "-c", script
     )
     assert done.stdout.split() == []
+
+
+def rejected(containers: Containers, key: str) -> dict[str, int]:
+    """Rejected rows of a file by their reason."""
+    query = f"select _reason, count(*) from silver.nyc_yellow_rejects where _source_key = '{key}' group by 1"
+    return dict(run_query(containers.settings, query)[1])
+
+
+def test_a_rule_edited_in_a_mounted_contract_holds_for_the_next_file(containers: Containers, month: Month) -> None:
+    before, after, again = unique_key(), unique_key(), unique_key()
+    body = month(200, 51)
+    containers.put(before, body)
+    accounted(containers, before, 200)
+    bound = ("trip_distance > 0\n", "trip_distance > 1000000\n")
+    with containers.edited("contracts/datasets/nyc_yellow.yaml", lambda text: text.replace(*bound)):
+        containers.put(after, body)
+        accounted(containers, after, 200)
+    assert sum(rejected(containers, after).values()) == 200
+    assert rejected(containers, after)["distance_not_positive"] > rejected(containers, before)["distance_not_positive"]
+    containers.put(again, body)
+    accounted(containers, again, 200)
+    assert rejected(containers, again) == rejected(containers, before)
+
+
+def test_a_line_edited_in_a_mounted_job_runs_with_the_next_file_and_by_hand(
+    containers: Containers, month: Month
+) -> None:
+    key, line = unique_key(), f"edited {uuid.uuid4().hex}"
+    first = "from __future__ import annotations\n"
+    with containers.edited(
+        "spark_jobs/data_preprocessing_job.py", lambda text: text.replace(first, f"{first}\nprint({line!r})\n")
+    ):
+        containers.put(key, month(60, 52))
+        accounted(containers, key, 60)
+        shown = containers.compose("exec", "-T", "airflow-worker", "grep", "-rlF", line, AIRFLOW_LOGS).stdout
+        by_hand = ("spark-submit", "spark_jobs/data_preprocessing_job.py", "--help")
+        done = containers.compose("exec", "-T", "spark-master", *by_hand)
+    assert "dag_id=nyc_yellow_to_silver" in shown
+    assert line in done.stdout
+
+
+def test_an_edited_dag_shows_in_airflow(containers: Containers, admin: httpx.Client) -> None:
+    text = f"Edited {uuid.uuid4().hex}"
+
+    def description() -> str:
+        return str(admin.get("/api/v2/dags/profiles").raise_for_status().json()["description"])
+
+    before = description()
+    with containers.edited("airflow/dags/profiles.py", lambda code: code.replace(before, text)):
+        wait_until(lambda: description() == text, "the edited description")
+    wait_until(lambda: description() == before, "the description as it was")
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Ask once a second until it holds."""
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, f"{what}: not within {seconds} s"
+        time.sleep(1)
+
+
+PAGE = PROJECT / "docs" / "troubleshooting.md"
+NOT_TYPED = {
+    "docker compose down": "the fixture does, with the volumes",
+    "docker kill": "what somebody else did; it names no container",
+}
+QUIET = "docker compose logs --tail 100 minio"
+"""MinIO, which the page says it of, tells of errors alone."""
+TYPED = [command for command in docker_commands(PAGE) if command not in NOT_TYPED]
+
+
+def unattended(command: str) -> list[str]:
+    """A command of the page, as it is run where nobody sits at a terminal."""
+    words = shlex.split(command)
+    if words[:3] == ["docker", "compose", "exec"]:
+        words.insert(3, "-T")
+    if words[:3] == ["docker", "builder", "prune"]:
+        # It would ask; and whoever runs the tests keeps their build cache.
+        words += ["--force", "--filter", "until=8760h"]
+    return words
+
+
+@pytest.mark.usefixtures("arrived")
+@pytest.mark.parametrize("command", TYPED)
+def test_a_docker_command_of_the_troubleshooting_page_answers(containers: Containers, command: str) -> None:
+    done = containers.run(*unattended(command))
+    # Of what it starts Compose tells on the other stream.
+    told = done.stderr if " up " in command else done.stdout
+    assert told.strip() or command == QUIET, done.stderr
+
+
+def test_what_runs_once_shows_that_it_ended_with_0(containers: Containers) -> None:
+    shown = containers.compose("ps", "--all", "--format", "{{.Service}} {{.State}} {{.ExitCode}}").stdout
+    assert {f"{name} exited 0" for name in ("init", "bootstrap", "warmup")} <= set(shown.splitlines())
+
+
+@pytest.mark.long
+def test_up_of_spark_connect_starts_what_it_needs(containers: Containers, month: Month) -> None:
+    (command,) = (command for command in TYPED if command.endswith("up -d --wait spark-connect"))
+    key = unique_key()
+    containers.compose("stop", "spark-connect", "spark-worker", "spark-master")
+    containers.put(key, month(90, 53))
+    containers.run(*unattended(command))
+    containers.wait_healthy()
+    accounted(containers, key, 90)
+
+
+@pytest.fixture(scope="module")
+def with_java(containers: Containers) -> Containers:
+    """The same stack, with Airflow's image as contracts that say `launch: submit` need it; nothing is started."""
+    variables = {"AIRFLOW_TARGET": "submit", "SLUICE_VERSION": "test-submit"}
+    stack = replace(containers, environment=containers.environment | variables)
+    stack.compose("build", "init", timeout=2400)
+    return stack
+
+
+@pytest.mark.long
+def test_the_target_submit_has_java_and_a_whole_spark(with_java: Containers) -> None:
+    image, script = "sluice/airflow:test-submit", "java -version && spark-submit --version"
+    done = with_java.run(
+        "docker", "run", "--rm", "--network", "none", "--hostname", "localhost", "--read-only", "--tmpfs", "/tmp",
+        "--entrypoint", "sh", image, "-c", script,
+    )  # fmt: skip
+    lock = (PROJECT / "requirements.lock").read_text("utf-8")
+    (version,) = re.findall(r"^pyspark==(\S+)", lock, re.MULTILINE)
+    assert 'version "17.' in done.stderr
+    assert f"version {version}" in done.stderr
+    size = int(with_java.run("docker", "inspect", "--format", "{{.Size}}", image).stdout)
+    NUMBERS.append(f"image {image}: {size / 1e9:.2f} GB")
+
+
+@pytest.mark.long
+def test_a_contract_that_says_submit_takes_a_file_to_gold(
+    containers: Containers, with_java: Containers, month: Month
+) -> None:
+    key = unique_key()
+    launch = ("property: launch, value: connect", "property: launch, value: submit")
+    worker = ("up", "--detach", "--wait", "--no-deps", "airflow-worker")
+    try:
+        with with_java.edited("contracts/datasets/nyc_yellow.yaml", lambda text: text.replace(*launch)):
+            with_java.compose(*worker)
+            with_java.put(key, month(110, 54))
+            accounted(with_java, key, 110)
+    finally:
+        containers.compose(*worker)
+    logs = containers.compose("exec", "-T", "airflow-worker", "grep", "-rlF", "Spark-Submit cmd", AIRFLOW_LOGS).stdout
+    assert "dag_id=nyc_yellow_to_silver" in logs
+    assert "dag_id=nyc_yellow_to_gold" in logs
 
 
 @pytest.mark.long
@@ -257,6 +472,35 @@ def test_status_of_the_containers_is_json_with_a_service_a_line(containers: Cont
     found = containers.sluice("status")
     assert found["ready"]
     assert all(json.dumps(item) for item in found["services"])
+
+
+def test_postgres_has_no_port_of_this_machine_and_is_told_at_its_container_s_address(containers: Containers) -> None:
+    (postgres,) = containers.ids("postgres")
+    bound = containers.run("docker", "inspect", "--format", "{{json .HostConfig.PortBindings}}", postgres)
+    assert not json.loads(bound.stdout)
+    urls = {item["name"]: item["url"] for item in containers.sluice("status")["services"]}
+    address = containers.settings.postgres_address
+    assert address is not None
+    assert re.fullmatch(r"(?!127\.)[\d.]+:5432", address)
+    assert urls["sluice-test-postgres-1"] == address
+    assert f"@{address}/lake" in containers.variables()["PYICEBERG_CATALOG__LAKE__URI"]
+
+
+@pytest.mark.long
+def test_an_overlay_gives_postgres_a_port_for_who_cannot_reach_its_container(containers: Containers) -> None:
+    port = str(free_port_block(1))
+    overlay = {"COMPOSE_FILE": "compose/compose.yaml:compose/postgres-port.yaml", "POSTGRES_PORT": port}
+    start = ("up", "--detach", "--wait", "--wait-timeout", "300", "--no-deps", "postgres")
+    with_port = replace(containers, environment=containers.environment | overlay)
+    try:
+        with_port.compose(*start)
+        # What is there counts, not the files that the command is called with.
+        assert containers.settings.postgres_address == f"127.0.0.1:{port}"
+        assert containers.sluice("sql", "select 1 as one") == [{"one": 1}]
+    finally:
+        containers.compose(*start)
+    containers.wait_healthy()
+    assert containers.sluice("sql", "select 1 as one") == [{"one": 1}]
 
 
 def test_retention_is_told_as_the_servers_in_containers_have_it(containers: Containers) -> None:

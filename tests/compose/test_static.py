@@ -37,6 +37,11 @@ def written(value: str) -> str:
     return DEFAULT.sub(r"\1", value)
 
 
+def plain_yaml(path: Path) -> str:
+    """A file's text without the tag that is Compose's own, for a merge."""
+    return path.read_text("utf-8").replace("!override", "")
+
+
 @each_service
 def test_every_image_is_ours_or_names_one_version(name: str) -> None:
     image = written(PARTS_OF_STACK[name]["image"])
@@ -97,6 +102,27 @@ def test_published_ports_are_the_usual_ones() -> None:
     assert published == {**{name: USUAL_PORTS[name] for name in published if name not in other}, **other}
 
 
+def test_only_what_people_and_their_tools_go_to_has_a_port_of_this_machine() -> None:
+    assert {name for name, service in PARTS_OF_STACK.items() if "ports" in service} == {
+        "minio", "kafka", "spark-master", "spark-worker", "spark-connect", "airflow-api-server", "kafka-ui"
+    }  # fmt: skip
+    assert not any(service.get("network_mode", "none") != "none" for service in PARTS_OF_STACK.values())
+
+
+def test_the_overlay_for_its_port_alone_publishes_postgres_and_no_other_overlay_anything() -> None:
+    overlays = [path for path in FILES if path.name != "compose.yaml"]
+    services = {path.name: yaml.safe_load(plain_yaml(path))["services"] for path in overlays}
+    published = {
+        (file, name): service["ports"]
+        for file, parts in services.items()
+        for name, service in parts.items()
+        if "ports" in service
+    }
+    usual = f"127.0.0.1:${{POSTGRES_PORT:-{USUAL_PORTS['postgres']}}}:5432"
+    assert published == {("postgres-port.yaml", "postgres"): [usual]}
+    assert services["postgres-port.yaml"] == {"postgres": {"ports": [usual]}}
+
+
 @each_service
 def test_whoever_waits_for_another_waits_for_its_health_or_its_end(name: str) -> None:
     for other, how in PARTS_OF_STACK[name].get("depends_on", {}).items():
@@ -146,6 +172,17 @@ def test_secrets_belong_to_the_user_that_the_service_runs_as() -> None:
 def test_the_folder_of_every_part_s_secrets_is_there_and_nothing_in_it_is_committed() -> None:
     for part in PARTS:
         assert "*\n!.gitignore" in (COMPOSE / "secrets" / part / ".gitignore").read_text("utf-8")
+
+
+def test_dags_jobs_and_contracts_of_this_repository_are_mounted_where_nothing_else_is_said() -> None:
+    mounted = {
+        (written(volume).split(":")[0], *volume.split(":")[-2:])
+        for service in PARTS_OF_STACK.values()
+        for volume in service.get("volumes", ())
+        if "CODE_FOLDER" in volume
+    }
+    folders = ("airflow/dags", "spark_jobs", "contracts")
+    assert mounted == {(f"../{folder}", f"/opt/sluice/{folder}", "ro") for folder in folders}
 
 
 def test_postgres_has_the_same_options_as_without_containers() -> None:
@@ -198,8 +235,7 @@ def test_an_image_gets_nothing_but_what_it_copies() -> None:
 def test_every_compose_file_is_valid_by_the_compose_specification(path: Path, tmp_path: Path) -> None:
     # With the defaults in place, as the engine sees it.
     copy = tmp_path / path.name
-    # The tag is Compose's own, for a merge.
-    copy.write_text(written(path.read_text("utf-8")).replace("!override", ""), "utf-8")
+    copy.write_text(written(plain_yaml(path)), "utf-8")
     done = _checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(copy))
     assert done.returncode == 0, done.stdout
 

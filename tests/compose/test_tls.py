@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 import ssl
 import subprocess
@@ -13,10 +14,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from contracts.settings import PROJECT
 from ingest.generator import generate_month
+from sluice.certificates import SERVERS
 from tests.compose.conftest import Containers, accounted, running, unique_key
+from tests.documents import shell_lines
 
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.long, pytest.mark.timeout(3000)]
 
@@ -147,19 +152,18 @@ def test_kafka_listens_plainly_on_the_loopback_address_of_its_container_alone(
 
 @pytest.mark.parametrize("mode", ["disable", "verify-full"])
 def test_postgres_lets_a_client_in_with_tls_alone(tls: Containers, mode: str) -> None:
-    host, port = place(tls, "POSTGRES_PORT")
-    url = tls.variables()["PYICEBERG_CATALOG__LAKE__URI"]
-    password = re.search(r"://reader:([^@]+)@", url)
-    assert password
-    login = {"host": host, "port": port, "user": "reader", "dbname": "lake", "password": password[1]}
+    url = tls.variables()["PYICEBERG_CATALOG__LAKE__URI"].replace("+psycopg", "", 1)
     if mode == "disable":
         with pytest.raises(psycopg.OperationalError, match="no encryption"):
-            psycopg.connect(**login, sslmode=mode)
+            psycopg.connect(url, sslmode=mode)
         return
-    with psycopg.connect(**login, sslmode=mode, sslrootcert=authority(tls)) as link:
+    assert f"sslmode={mode}" in url
+    with psycopg.connect(url) as link:
         assert link.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
     with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
-        psycopg.connect(**login, sslmode=mode, sslrootcert="system")
+        psycopg.connect(url, sslrootcert="system")
+    with pytest.raises(psycopg.OperationalError, match="does not match host name"):
+        psycopg.connect(url, host="elsewhere")
 
 
 ASK_SPARK = """
@@ -208,3 +212,67 @@ def test_a_second_init_leaves_certificates_that_hold(tls: Containers) -> None:
     before = (folder / "kafka" / "server.pem").read_bytes()
     tls.compose("run", "--rm", "init")
     assert (folder / "kafka" / "server.pem").read_bytes() == before
+
+
+SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+"""With it a client of Postgres asks for TLS; the server says S and begins."""
+
+
+def served(stack: Containers, part: str) -> bytes:
+    """The certificate that a server shows."""
+    ports = {"minio": "MINIO_PORT", "kafka": "KAFKA_PORT", "spark-connect": "SPARK_CONNECT_PORT"}
+    if part == "postgres":
+        host, _, port = stack.settings.postgres_server.rpartition(":")
+        address = host, int(port)
+    else:
+        address = place(stack, ports[part])
+    context = ssl.create_default_context(cafile=authority(stack))
+    with socket.create_connection(address, timeout=10) as link:
+        if part == "postgres":
+            link.sendall(SSL_REQUEST)
+            assert link.recv(1) == b"S"
+        with context.wrap_socket(link, server_hostname=part) as encrypted:
+            return encrypted.getpeercert(binary_form=True) or b""
+
+
+def on_disk(stack: Containers, part: str) -> bytes:
+    """The certificate in a server's folder of secrets."""
+    path = Path(stack.environment["SECRETS_FOLDER"]) / part / SERVERS[part].certificate
+    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+
+
+def documented(start: str) -> list[str]:
+    """The one command of the page that begins so, in words."""
+    (line,) = (line for line in shell_lines(PROJECT / "docs" / "tls.md") if line.startswith(start))
+    return shlex.split(line)
+
+
+def takes_a_file_to_gold(stack: Containers, folder: Path, rows: int) -> None:
+    """Put a file, and count its rows."""
+    path, key = folder / "a_2025-01.parquet", unique_key()
+    generate_month(path, 2025, 1, rows, 3)
+    stack.put(key, path)
+    accounted(stack, key, rows)
+
+
+def test_renewed_certificates_are_served_after_the_documented_restart(tls: Containers, tmp_path: Path) -> None:
+    before = {part: served(tls, part) for part in SERVERS}
+    for part, files in SERVERS.items():
+        (Path(tls.environment["SECRETS_FOLDER"]) / part / files.key).unlink()
+    tls.run(*documented("docker compose run"))
+    renewed = {part: on_disk(tls, part) for part in SERVERS}
+    assert not set(renewed.values()) & set(before.values())
+    tls.run(*documented("docker compose restart"))
+    tls.wait_healthy()
+    assert {part: served(tls, part) for part in SERVERS} == renewed
+    takes_a_file_to_gold(tls, tmp_path, 140)
+
+
+def test_another_authority_is_trusted_by_all_after_the_documented_start(tls: Containers, tmp_path: Path) -> None:
+    authority_file = Path(tls.environment["SECRETS_FOLDER"]) / "ca" / "ca.crt"
+    before = authority_file.read_bytes()
+    authority_file.unlink()
+    tls.run(*documented("docker compose up -d --wait --force-recreate"))
+    assert authority_file.read_bytes() != before
+    assert {part: served(tls, part) for part in SERVERS} == {part: on_disk(tls, part) for part in SERVERS}
+    takes_a_file_to_gold(tls, tmp_path, 150)

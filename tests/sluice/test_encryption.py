@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import make_url
 
 from consumers.broker import client_options
 from contracts.errors import UsageError
@@ -70,6 +72,19 @@ def test_urls_of_postgres_and_minio_verify_the_server(encrypted: Settings) -> No
     conf = connect_server_conf(encrypted)
     assert conf["spark.sql.catalog.lake.uri"].endswith(f":5442/lake{options}")
     assert conf["spark.hadoop.fs.s3a.endpoint"] == "https://127.0.0.1:9000"
+
+
+def test_a_container_s_certificate_of_postgres_is_held_against_its_name(plain: Settings, encrypted: Settings) -> None:
+    container = {"postgres_address": "172.18.0.3:5432", "postgres_name": "postgres"}
+    there = encrypted.model_copy(update=container)
+    libpq = conninfo_to_dict(there.postgres_url("reader", "lake"))
+    url = make_url(user_environment(there)["PYICEBERG_CATALOG__LAKE__URI"])
+    _, pyiceberg = url.get_dialect()().create_connect_args(url)
+    for found in (libpq, pyiceberg):
+        assert (found["host"], found["hostaddr"], int(found["port"])) == ("postgres", "172.18.0.3", 5432)
+        assert (found["sslmode"], found["sslrootcert"]) == ("verify-full", str(AUTHORITY))
+    # Nothing is to be checked, and any client takes an IP address.
+    assert plain.model_copy(update=container).postgres_url("reader", "lake").endswith("@172.18.0.3:5432/lake")
 
 
 def test_each_client_of_kafka_verifies_the_broker(encrypted: Settings) -> None:
