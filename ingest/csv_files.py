@@ -50,6 +50,8 @@ _GZIP = b"\x1f\x8b"
 # them stand for one, and text behind the closing one belongs to the field. Nothing in here can backtrack.
 _FIELD = rb'(?:"(?:[^"]|"")*+"(?:[^",][^,]*+)?+|[^",][^,]*+|)'
 _CLOSED = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*+", re.DOTALL)
+# A field of blanks, quoted or not. Behind a blank a quote is text like any other.
+_NOTHING = re.compile(rb'\s*+|"\s*+"\s*+')
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def _without_surplus(line: bytes, surplus: int) -> bytes | None:
     if surplus <= 0:
         return None
     start, *others = line.rsplit(b",", surplus)
-    if any(other.strip() not in (b"", b'""') for other in others):
+    if not all(map(_NOTHING.fullmatch, others)):
         return None
     # pyarrow passes over a line without anything in it.
     return start or b'""'

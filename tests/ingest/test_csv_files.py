@@ -91,6 +91,17 @@ def test_parquet_has_a_row_for_every_line_with_what_plain_python_reads_there(
         assert table[UNPARSED].to_pylist() == lost
 
 
+@pytest.mark.parametrize("surplus", [b"", b" ", b'""', b'"" ', b'" "'])
+def test_field_of_nothing_behind_the_last_column_is_passed_over(tmp_path: Path, surplus: bytes) -> None:
+    assert rows(tmp_path, b"a\n1," + surplus + b"\n") == [("1",)]
+
+
+@pytest.mark.parametrize("surplus", [b"x", b'\t""', b' ""', b'"x"', b'"""" '])
+def test_line_with_text_behind_the_last_column_does_not_parse(tmp_path: Path, surplus: bytes) -> None:
+    told, _ = landed(tmp_path, b"a\n1," + surplus + b"\n")
+    assert told.unparsed == 1
+
+
 def test_values_stay_the_text_that_they_are(tmp_path: Path) -> None:
     content = b'a,b,c\n007,1.50, x \n1e3,"q,""r""",N/A\nNULL,nan,\n,"",ok\n'
     assert rows(tmp_path, content) == [
