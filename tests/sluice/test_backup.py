@@ -45,13 +45,12 @@ class StandingStack:
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    home = tmp_path_factory.mktemp("backup")
-    contracts = home / "contracts"
+def settings(server_home: Path) -> Iterator[Settings]:
+    contracts = server_home / "contracts"
     contracts.mkdir()
     (contracts / "trips.yaml").write_text("as it was", "utf-8")
-    found = settings_in(home).model_copy(update={"contracts_dir": contracts})
-    write_private(home / SECRETS_FILE, "SLUICE_POSTGRES_PASSWORD=postgres-for-tests\n")
+    found = settings_in(server_home).model_copy(update={"contracts_dir": contracts})
+    write_private(server_home / SECRETS_FILE, "SLUICE_POSTGRES_PASSWORD=postgres-for-tests\n")
     with running_postgres(found), running_minio(found):
         bootstrap_store(found.model_copy(update={"contracts_dir": Settings().contracts_dir}))
         bootstrap_databases(found)

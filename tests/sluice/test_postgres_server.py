@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -39,9 +40,9 @@ ALLOWED = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def server(server_home: Path) -> Iterator[Settings]:
     """A server with the ledger's tables and a catalog's."""
-    settings = settings_in(tmp_path_factory.mktemp("postgres-roles"))
+    settings = settings_in(server_home)
     with running_postgres(settings):
         bootstrap_databases(settings)
         migrate(settings.postgres_url("ledger", "lake"))

@@ -27,7 +27,7 @@ from sluice.postgres_server import bootstrap_databases
 from spark_jobs import data_preprocessing_job
 from spark_jobs.lake import open_lake
 from spark_jobs.session import connect_session
-from tests.servers import running_minio, running_postgres, running_spark_connect, settings_in
+from tests.servers import own_folder, running_minio, running_postgres, running_spark_connect, settings_in
 
 TABLES = ["silver.nyc_yellow", "silver.nyc_yellow_rejects", "gold.nyc_yellow_features", "gold.nyc_yellow_zone_hour"]
 GREEN_TABLES = [name.replace("yellow", "green") for name in TABLES]
@@ -91,13 +91,14 @@ class JobStore(Store):
 
 
 @pytest.fixture(scope="package")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def servers() -> Iterator[Settings]:
     """Settings of a MinIO and a Postgres that run and are bootstrapped."""
-    settings = settings_in(tmp_path_factory.mktemp("servers"))
-    with running_minio(settings), running_postgres(settings):
-        bootstrap_store(settings)
-        bootstrap_databases(settings)
-        yield settings
+    with own_folder() as home:
+        settings = settings_in(home)
+        with running_minio(settings), running_postgres(settings):
+            bootstrap_store(settings)
+            bootstrap_databases(settings)
+            yield settings
 
 
 @pytest.fixture(scope="package")
