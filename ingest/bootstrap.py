@@ -101,6 +101,7 @@ def _admin_errors(user: str) -> Iterator[None]:
         raise ServiceUnavailable(f"MinIO gave no answer while the user {user} was made.", user=user) from error
     except MinioAdminException as error:
         status = str(error.args[0]).partition("Status: ")[2][:3]
-        if status.startswith("5"):
+        # While it starts it may read its policies anew, and not know the one that was made a moment ago.
+        if status.startswith("5") or "XMinioAdminNoSuchPolicy" in str(error):
             raise ServiceUnavailable(f"MinIO is not ready to make the user {user} ({status}).", user=user) from error
         raise SetupError(f"MinIO refused to make the user {user} or its policy: {error}", user=user) from error

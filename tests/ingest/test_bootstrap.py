@@ -15,6 +15,8 @@ import tenacity
 import yaml
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from minio.error import MinioAdminException
+from minio.minioadmin import MinioAdmin
 from pydantic import SecretStr
 
 from contracts.errors import NotRunning, ServiceUnavailable, StoreRefused
@@ -202,6 +204,23 @@ def test_unknown_target_is_said_with_the_variable_to_set(root: Store, ready: Set
 def test_bootstrap_without_a_server_gives_up_after_its_patience(down: Settings) -> None:
     with pytest.raises(ServiceUnavailable):
         bootstrap_store(down, patience=0)
+
+
+def test_policy_that_a_starting_server_does_not_know_yet_is_made_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    attach = MinioAdmin.policy_set
+
+    def forgets(self: MinioAdmin, name: str, **whose: str) -> str:
+        asked.append(name)
+        if len(asked) == 1:
+            raise MinioAdminException("404", '{"Code":"XMinioAdminNoSuchPolicy"}')
+        return str(attach(self, name, **whose))
+
+    monkeypatch.setattr(MinioAdmin, "policy_set", forgets)
+    bootstrap_store(settings)
+    assert len(asked) == 5
 
 
 def test_bootstrap_without_secrets_says_that_the_stack_was_never_started() -> None:
