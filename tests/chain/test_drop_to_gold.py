@@ -266,7 +266,6 @@ def test_killed_triggerer_comes_back_and_the_file_arrives(
     assert_accounted(query, (story, 95))
 
 
-@pytest.mark.beside
 def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
     stack: Stack, s3: Any, query: Query, ledger: Ledger
 ) -> None:
@@ -288,7 +287,6 @@ def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
     assert_accounted(query, (story, 600))
 
 
-@pytest.mark.beside
 def test_contract_that_says_submit_takes_its_files_by_applications_of_their_own(
     stack: Stack, put: Drop, query: Query, unique: str, tmp_path: Path
 ) -> None:
