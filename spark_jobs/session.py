@@ -210,6 +210,8 @@ def submit_session(settings: Settings, name: str) -> SparkSession:
                 "spark.cores.max": "1",
                 "spark.driver.host": settings.own_address,
                 "spark.driver.bindAddress": settings.listen,
+                # Its page would be on all addresses of the machine, and asks nobody who they are.
+                "spark.ui.enabled": SparkConf().get("spark.ui.enabled", "false"),
             }
         )
         if SparkConf().get("spark.master", "local[*]") == "local[*]":
