@@ -124,7 +124,7 @@ def running_spark_connect(settings: Settings, more: Mapping[str, str] | None = N
     write_private(connect_properties(settings), "".join(lines))
     started = BY_NAME["spark-connect"].command(settings)
     with _process(started.argv, settings.home / "spark-connect.log", os.environ | started.environment):
-        _wait_for_port(settings.ports.spark_connect)
+        wait_for_port(settings.ports.spark_connect)
         yield
 
 
@@ -134,7 +134,7 @@ def running_kafka(settings: Settings) -> Iterator[None]:
     kafka_server.prepare(settings)
     command = BY_NAME["kafka"].command(settings)
     with _process(command.argv, settings.home / "kafka.log", os.environ | command.environment):
-        _wait_for_port(settings.ports.kafka)
+        wait_for_port(settings.ports.kafka)
         yield
 
 
@@ -193,5 +193,6 @@ def _wait_for_postgres(settings: Settings) -> None:
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type(OSError), stop=tenacity.stop_after_delay(120), wait=tenacity.wait_fixed(0.1)
 )
-def _wait_for_port(port: int) -> None:
+def wait_for_port(port: int) -> None:
+    """Wait until something accepts connections there."""
     socket.create_connection((HOST, port), timeout=1).close()

@@ -9,10 +9,10 @@ import tenacity
 
 from contracts.settings import USUAL_PORTS, Settings, load_settings, ports_from
 from sluice import install, supervisor
-from sluice.health import healthy, listens
+from sluice.health import healthy
 from sluice.secrets import ensure_secrets
 from sluice.services import BY_NAME, SERVICES, Service, connect_properties, service_url
-from tests.servers import running_service, settings_in
+from tests.servers import running_service, settings_in, wait_for_port
 
 
 @pytest.fixture
@@ -98,17 +98,15 @@ def test_jars_that_differ_from_the_lock_are_named(tmp_path: Path) -> None:
 @pytest.mark.services
 def test_spark_worker_joins_a_master_that_comes_back_after_it(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    ensure_secrets(tmp_path)
-    servers = ("spark-master", "spark-worker")
-    with running_service(settings, servers[0]) as master, running_service(settings, servers[1]) as worker:
+    with running_service(settings, "spark-master") as master, running_service(settings, "spark-worker") as worker:
         _wait_until_joined(settings)
         for process in (worker, master):
             process.kill()
             process.wait()
     # The worker is first, and the master greets the one that it knew before it takes in another.
-    with running_service(settings, servers[1]):
-        _wait_for_page(settings.ports.spark_worker_ui)
-        with running_service(settings, servers[0]):
+    with running_service(settings, "spark-worker"):
+        wait_for_port(settings.ports.spark_worker_ui)
+        with running_service(settings, "spark-master"):
             _wait_until_joined(settings)
 
 
@@ -116,9 +114,3 @@ def test_spark_worker_joins_a_master_that_comes_back_after_it(tmp_path: Path) ->
                 wait=tenacity.wait_fixed(0.2))  # fmt: skip
 def _wait_until_joined(settings: Settings) -> bool:
     return all(healthy([BY_NAME[name] for name in ("spark-master", "spark-worker")], settings).values())
-
-
-@tenacity.retry(retry=tenacity.retry_if_result(lambda there: not there), stop=tenacity.stop_after_delay(60),
-                wait=tenacity.wait_fixed(0.2))  # fmt: skip
-def _wait_for_page(port: int) -> bool:
-    return listens(port)
