@@ -37,7 +37,7 @@ from kafka.errors import (
     NoError,
     TopicAlreadyExistsError,
 )
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 from pydantic import BaseModel, ConfigDict
 
 from consumers.grants import GRANTS, Grant
@@ -54,6 +54,8 @@ FLUSH_SECONDS = 30.0
 STALL_SECONDS = 30.0
 """Without any message of a range that Kafka says to hold."""
 CLOSE_MS = 3_000
+JOIN_SECONDS = 10.0
+"""How long a member may be on its way into its group. A killed one's partitions pass on within 6 s."""
 _RETENTION = "retention.ms"
 _DAY_MS = 24 * 3600 * 1000
 GRANTS_KNOWN = 20.0
@@ -189,11 +191,25 @@ class Consumer:
                 metadata_max_age_ms=30_000,
             )
         self._login = login
+        self._member_at = time.monotonic()
 
     def poll(self, timeout_ms: int, max_records: int) -> list[Record]:
-        """The next messages, in order per partition; none after `timeout_ms`."""
+        """The next messages, in order per partition; none after `timeout_ms`.
+
+        Raises:
+            ServiceUnavailable: also when this reader is stuck on its way into the group; only a new one will get in.
+        """
         with _errors(self._login):
             found = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
+            member = self._consumer.group_metadata().state == MemberState.STABLE
+        if member:
+            self._member_at = time.monotonic()
+        elif time.monotonic() - self._member_at > JOIN_SECONDS:
+            # A poll that ends between the two halves of a rebalance that new metadata began leaves kafka-python 3.0.12
+            # there for good: no heartbeat, no partition, no error, and a loop that takes a core.
+            raise ServiceUnavailable(
+                f"This reader is on its way into its Kafka group for more than {JOIN_SECONDS:.0f} s; a new one begins."
+            )
         return [_record(message) for messages in found.values() for message in messages]
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> None:
