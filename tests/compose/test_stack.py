@@ -360,17 +360,30 @@ def test_a_contract_that_says_submit_takes_a_file_to_gold(
     assert "dag_id=nyc_yellow_to_gold" in logs
 
 
+def crash(containers: Containers, service: str) -> None:
+    """End a service's processes from outside: its containers start again by themselves."""
+    for container in containers.ids(service):
+        pid = int(containers.run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout)
+        os.kill(pid, signal.SIGKILL)
+
+
+def docker_kill(containers: Containers, service: str) -> None:
+    """The engine takes `docker kill` for a person's wish, and does not start it again; a person does."""
+    containers.run("docker", "kill", *containers.ids(service))
+    containers.compose("start", service)
+
+
 @pytest.mark.long
-def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containers, month: Month) -> None:
+@pytest.mark.parametrize(("kill", "seed"), [(crash, 100), (docker_kill, 150)])
+def test_all_of_a_service_can_be_killed_and_nothing_is_lost(
+    containers: Containers, month: Month, kill: Callable[[Containers, str], None], seed: int
+) -> None:
     put: list[str] = []
     for place, service in enumerate(LASTING):
-        key, path = unique_key(), month(120, 100 + place)
+        key, path = unique_key(), month(120, seed + place)
         if service != "minio":
             containers.put(key, path)
-        for container in containers.ids(service):
-            # From outside: the engine takes `docker kill` for a person's wish, and does not start it again.
-            pid = int(containers.run("docker", "inspect", "--format", "{{.State.Pid}}", container).stdout)
-            os.kill(pid, signal.SIGKILL)
+        kill(containers, service)
         containers.wait_healthy()
         if service == "minio":
             containers.put(key, path)
@@ -378,9 +391,7 @@ def test_all_of_a_service_can_be_killed_and_nothing_is_lost(containers: Containe
         put.append(key)
     for key in put:
         accounted(containers, key, 120)
-    NUMBERS.append(
-        f"killed one after the other, with a file under way: {', '.join(LASTING)}; {len(put)} files, none lost"
-    )
+    NUMBERS.append(f"{kill.__name__}, a file under way: {', '.join(LASTING)} in turn; {len(put)} files, none lost")
 
 
 @pytest.mark.long
