@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
@@ -10,7 +11,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import psycopg
 import pytest
 import tenacity
@@ -56,6 +59,35 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+class Listening(NamedTuple):
+    """A TCP socket that takes connections."""
+
+    address: str
+    port: int
+    process: str
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether nobody but this machine reaches it."""
+        return ipaddress.ip_address(self.address.removeprefix("::ffff:")).is_loopback
+
+
+def listening(home: Path) -> set[Listening]:
+    """What the processes of the stack in this folder listen on, with those that a person started for it."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("SLUICE_HOME") == str(home):
+                found |= {
+                    Listening(link.laddr.ip, link.laddr.port, process.name())
+                    for link in process.net_connections("tcp")
+                    if link.status == psutil.CONN_LISTEN
+                }
+        except psutil.Error:
+            continue  # It ended meanwhile, or is another user's.
+    return found
 
 
 @contextmanager

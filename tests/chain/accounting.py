@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import tenacity
+
 from contracts.states import FileState, Layer
 from contracts.story import FileStory
 from tests.chain.conftest import Query, sql_text
@@ -59,6 +61,16 @@ def zone_hour_differences(query: Query, dataset: str = "nyc_yellow") -> int:
         """
     )[0][0]
     return found
+
+
+def assert_zone_hour_agrees(query: Query, dataset: str = "nyc_yellow") -> None:
+    """The aggregate is what DuckDB computes from the features, at the latest when no file is half way in gold.
+
+    A gold job commits the two tables one after the other, and the files of other tests may be between them.
+    """
+    for attempt in tenacity.Retrying(stop=tenacity.stop_after_delay(60), wait=tenacity.wait_fixed(1), reraise=True):
+        with attempt:
+            assert zone_hour_differences(query, dataset) == 0
 
 
 def content(query: Query, dataset: str, folder: str) -> dict[str, tuple[Any, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from tests.chain.conftest import MakeMonth
 from tests.conftest import Stack
+from tests.servers import listening
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -156,22 +156,9 @@ def test_secrets_file_is_readable_by_its_owner_alone(stack: Stack) -> None:
 
 
 def test_servers_listen_on_the_loopback_address_only(stack: Stack) -> None:
-    import psutil
-
-    mine = {
-        process.pid
-        for process in psutil.process_iter()
-        if _environment(process).get("SLUICE_HOME") == str(stack.settings.home)
-    }
-    assert mine
-    exposed = [
-        (link.laddr.ip, link.laddr.port, psutil.Process(link.pid).name())
-        for link in psutil.net_connections("tcp")
-        if link.status == psutil.CONN_LISTEN
-        and link.pid in mine
-        and not ipaddress.ip_address(link.laddr.ip.removeprefix("::ffff:")).is_loopback
-    ]
-    assert exposed == []
+    sockets = listening(stack.settings.home)
+    assert stack.settings.ports.minio in {socket.port for socket in sockets}
+    assert [socket for socket in sockets if not socket.on_loopback] == []
 
 
 def test_no_password_is_on_a_command_line(stack: Stack) -> None:
@@ -186,15 +173,6 @@ def test_no_password_is_on_a_command_line(stack: Stack) -> None:
         except psutil.Error:
             continue
         assert not any(secret in line for secret in secrets), process.name()
-
-
-def _environment(process: object) -> dict[str, str]:
-    import psutil
-
-    try:
-        return process.environ()  # type: ignore[attr-defined]
-    except psutil.Error:
-        return {}
 
 
 def test_second_up_of_a_running_stack_is_quick_and_harmless(stack: Stack) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from contracts.states import FileState, Reason
 from contracts.story import FileStory
 from ingest.store import store_for
 from sluice.files import wait_for_end
-from tests.chain.accounting import assert_accounted, zone_hour_differences
+from tests.chain.accounting import assert_accounted, assert_zone_hour_agrees
 from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
 from tests.conftest import Stack, write_variant
+from tests.servers import Listening, listening
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -46,7 +48,7 @@ def test_object_put_by_boto3_reaches_gold_with_every_row_accounted(arrived: File
     assert_accounted(query, (arrived, 2000))
     assert [passage.hop for passage in arrived.timeline[:3]] == ["put", "event", "routed"]
     assert arrived.layers[0].rows_rejected > 0, "the generator makes known dirt"
-    assert zone_hour_differences(query) == 0
+    assert_zone_hour_agrees(query)
 
 
 def test_every_rejected_row_has_a_reason_and_is_kept_as_it_came(arrived: FileStory, trips: bytes, query: Query) -> None:
@@ -77,7 +79,7 @@ def test_corrected_file_replaces_its_own_rows_up_to_the_aggregate(
     put(key, month(400, seed=14))
     corrected = put(key, month(250, seed=15))
     assert_accounted(query, (corrected, 250))
-    assert zone_hour_differences(query) == 0
+    assert_zone_hour_agrees(query)
 
 
 def test_twenty_files_at_once_end_in_few_runs(put_all: DropAll, month: MakeMonth, query: Query, unique: str) -> None:
@@ -266,22 +268,31 @@ def test_killed_triggerer_comes_back_and_the_file_arrives(
     assert_accounted(query, (story, 95))
 
 
-def test_jobs_run_by_hand_with_spark_submit_and_the_cascade_follows(
+def test_jobs_run_by_hand_with_spark_submit_listen_to_nobody_else_and_the_cascade_follows(
     stack: Stack, s3: Any, query: Query, ledger: Ledger
 ) -> None:
     key = "nyc_yellow/yellow_tripdata_2019-07.parquet"
     etag = s3.put_object(Bucket="bronze", Key=key, Body=_month_of(2019, 7))["ETag"].strip('"')
     wait_for_end(lambda: ledger.story("bronze", key, etag), key, 0, WAIT_SECONDS)
+    before = listening(stack.settings.home)
     submit = Path(sys.executable).with_name("spark-submit")
     month = ("--year", "2019", "--month", "7", "--dataset", "nyc_yellow")
+    sockets: set[Listening] = set()
     for job in ("data_preprocessing_job.py", "feature_engineering_job.py"):
-        done = subprocess.run(
-            [str(submit), str(PROJECT / "spark_jobs" / job), *month],
-            env=stack.environment | {"PATH": f"{submit.parent}:{os.environ['PATH']}"},
-            capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(
+                subprocess.run,
+                [str(submit), str(PROJECT / "spark_jobs" / job), *month],
+                env=stack.environment | {"PATH": f"{submit.parent}:{os.environ['PATH']}"},
+                capture_output=True, text=True, timeout=600, check=False,
+            )  # fmt: skip
+            while wait([running], timeout=1).not_done:
+                sockets |= listening(stack.settings.home) - before
+        done = running.result()
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         assert "yellow_tripdata_2019-07.parquet" in done.stdout
+    assert "java" in {socket.process for socket in sockets}, "the drivers were seen"
+    assert [socket for socket in sockets if not socket.on_loopback] == []
     story = ledger.story("bronze", key, etag)
     assert story is not None
     assert_accounted(query, (story, 600))

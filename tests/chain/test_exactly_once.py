@@ -27,7 +27,7 @@ from spark_jobs import data_preprocessing_job as silver_job
 from spark_jobs import tables
 from spark_jobs.lake import open_lake
 from spark_jobs.session import connect_session
-from tests.chain.accounting import ROW_TABLES, assert_accounted, content, zone_hour_differences
+from tests.chain.accounting import ROW_TABLES, assert_accounted, assert_zone_hour_agrees, content
 from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
 from tests.conftest import CONNECT_MODE, TWIN, Stack
 
@@ -80,7 +80,7 @@ def test_duplicate_reordered_and_replayed_events_leave_the_tables_of_a_run_witho
     stories = [ledger.story("bronze", f"nyc_yellow/{unique}/{name}") for name in bodies]
     assert_accounted(query, *zip(stories, (300, 200), strict=True))
     assert content(query, "nyc_yellow", unique) == content(query, TWIN, unique)
-    assert zone_hour_differences(query) == 0
+    assert_zone_hour_agrees(query)
 
 
 class ByHand:
@@ -165,7 +165,7 @@ def test_driver_that_slept_while_a_correction_passed_cannot_put_the_old_rows_bac
     )
     etags = query(f"select distinct _source_etag from silver.nyc_yellow where _source_key = {sql_text(key)}")
     assert etags == [(story.etag,)]
-    assert zone_hour_differences(query) == 0
+    assert_zone_hour_agrees(query)
 
 
 def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_processed(

@@ -13,7 +13,7 @@ import pytest
 
 from ingest.store import store_for
 from spark_jobs.lake import open_lake
-from tests.chain.accounting import ROW_TABLES, content, zone_hour_differences
+from tests.chain.accounting import ROW_TABLES, assert_zone_hour_agrees, content
 from tests.chain.conftest import Drop, DropAll, MakeMonth, Query, sql_text
 from tests.chain.test_exactly_once import wait_until
 from tests.chain.test_privileges import airflow
@@ -115,4 +115,4 @@ def test_small_files_are_put_together_while_somebody_reads_and_one_is_corrected_
         assert {key: (count, etags) for key, count, etags in found} == {key: (count, 1) for key, count in rows.items()}
     etag = query(f"select distinct _source_etag from silver.{TWIN} where _source_key = {sql_text(corrected)}")
     assert etag == [(story.etag,)]
-    assert zone_hour_differences(query, TWIN) == 0
+    assert_zone_hour_agrees(query, TWIN)
