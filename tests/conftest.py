@@ -35,14 +35,15 @@ REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly servers stay together, on one worker of pytest-xdist.
 
-    The longest group comes first, and what is in no group last, so that no worker is idle while another is busy. Of
-    the stack's, those come first that have it for themselves: meanwhile the other worker has tests that are not on it.
+    The longest group comes first, and of what is left the other tests of the stack last, when most of those that have
+    it for themselves are over: those come first of their group, and meanwhile the other workers have tests that are
+    not on it.
     """
     for item in items:
         group = _group(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
-    order = ["stack", "spark", "beside", ""]
+    order = ["stack", "spark", "", "beside"]
     first = ("every_file", "alone")
     items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
 
