@@ -35,22 +35,28 @@ REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly servers stay together, on one worker of pytest-xdist.
 
-    The longest group comes first, and of what is left the other tests of the stack last, when most of those that have
-    it for themselves are over: those come first of their group, and meanwhile the other workers have tests that are
-    not on it.
+    The longest group comes first. Of the stack's tests, those come first that have it for themselves: meanwhile the
+    other workers have tests that are not on it. Those that may run beside others come last, a group a module, so that
+    whoever is free takes them.
     """
     for item in items:
         group = _group(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
-    order = ["stack", "spark", "", "beside"]
+    order = ["stack", "spark", ""]
     first = ("every_file", "alone")
-    items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
+
+    def place(item: pytest.Item) -> tuple[int, ...]:
+        group = _group(item)
+        known = order.index(group) if group in order else len(order)
+        return known, *(item.get_closest_marker(name) is None for name in first)
+
+    items.sort(key=place)
 
 
 def _group(item: pytest.Item) -> str:
     if item.get_closest_marker("stack") is not None:
-        return "beside" if item.get_closest_marker("beside") is not None else "stack"
+        return item.path.stem if item.get_closest_marker("beside") is not None else "stack"
     return "spark" if "servers" in getattr(item, "fixturenames", ()) else ""
 
 

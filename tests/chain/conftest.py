@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,14 @@ def owner(stack: Stack) -> Any:
 def unique() -> str:
     """A name that no other test uses."""
     return uuid.uuid4().hex[:10]
+
+
+def month_of(year: int, number: int, rows: int) -> bytes:
+    """The bytes of a generated month of the calendar."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "month.parquet"
+        generate_month(path, year, number, rows, 5)
+        return path.read_bytes()
 
 
 MakeMonth = Callable[..., bytes]

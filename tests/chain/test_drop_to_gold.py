@@ -6,11 +6,7 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import uuid
-from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,15 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from consumers.ledger import Ledger
-from contracts.settings import HOST, PROJECT
 from contracts.states import FileState, Reason
 from contracts.story import FileStory
 from ingest.store import store_for
 from sluice.files import wait_for_end
 from tests.chain.accounting import assert_accounted, assert_zone_hour_agrees
-from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
-from tests.conftest import Stack, write_variant
-from tests.servers import Listening, listening
+from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, month_of, sql_text
+from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -198,7 +192,7 @@ def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
 def test_production_dag_downloads_a_month_and_shows_where_it_got_to(
     stack: Stack, month: MakeMonth, query: Query, ledger: Ledger
 ) -> None:
-    (stack.published / "yellow_tripdata_2024-03.parquet").write_bytes(_month_of(2024, 3))
+    (stack.published / "yellow_tripdata_2024-03.parquet").write_bytes(month_of(2024, 3, 600))
     settings = stack.settings
     login = {"username": settings.airflow_admin_user, "password": settings.airflow_admin_password.get_secret_value()}
     with httpx.Client(base_url=settings.airflow_url, timeout=30) as http:
@@ -221,17 +215,6 @@ def test_production_dag_downloads_a_month_and_shows_where_it_got_to(
         stage = http.get(f"/api/v2/dags/{story.layers[0].dag_id}/dagRuns/{story.layers[0].run_id}").json()
         assert "yellow_tripdata_2024-03.parquet" in stage["note"]
         assert "600 rows in" in stage["note"]
-
-
-def _month_of(year: int, number: int) -> bytes:
-    import tempfile
-
-    from ingest.generator import generate_month
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "month.parquet"
-        generate_month(path, year, number, 600, 5)
-        return path.read_bytes()
 
 
 def _run_state(http: Any, dag: str, run: str) -> str:
@@ -266,47 +249,3 @@ def test_killed_triggerer_comes_back_and_the_file_arrives(
     os.kill(pid, signal.SIGKILL)
     story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(95, seed=23))
     assert_accounted(query, (story, 95))
-
-
-def test_jobs_run_by_hand_with_spark_submit_listen_to_nobody_else_and_the_cascade_follows(
-    stack: Stack, s3: Any, query: Query, ledger: Ledger
-) -> None:
-    key = "nyc_yellow/yellow_tripdata_2019-07.parquet"
-    etag = s3.put_object(Bucket="bronze", Key=key, Body=_month_of(2019, 7))["ETag"].strip('"')
-    wait_for_end(lambda: ledger.story("bronze", key, etag), key, 0, WAIT_SECONDS)
-    before = listening(stack.settings.home)
-    submit = Path(sys.executable).with_name("spark-submit")
-    month = ("--year", "2019", "--month", "7", "--dataset", "nyc_yellow")
-    sockets: set[Listening] = set()
-    for job in ("data_preprocessing_job.py", "feature_engineering_job.py"):
-        with ThreadPoolExecutor() as pool:
-            running = pool.submit(
-                subprocess.run,
-                [str(submit), str(PROJECT / "spark_jobs" / job), *month],
-                env=stack.environment | {"PATH": f"{submit.parent}:{os.environ['PATH']}"},
-                capture_output=True, text=True, timeout=600, check=False,
-            )  # fmt: skip
-            while wait([running], timeout=1).not_done:
-                sockets |= listening(stack.settings.home) - before
-        done = running.result()
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-        assert "yellow_tripdata_2019-07.parquet" in done.stdout
-    assert "java" in {socket.process for socket in sockets}, "the drivers were seen"
-    assert [socket for socket in sockets if not socket.on_loopback] == []
-    story = ledger.story("bronze", key, etag)
-    assert story is not None
-    assert_accounted(query, (story, 600))
-
-
-def test_contract_that_says_submit_takes_its_files_by_applications_of_their_own(
-    stack: Stack, put: Drop, query: Query, unique: str, tmp_path: Path
-) -> None:
-    dataset = f"zones_{unique}"
-    write_variant(stack.settings.contracts_dir, dataset, {"launch": "submit"}, like="taxi_zones")
-    rows = [{"LocationID": "1", "Borough": "EWR", "Zone": "Newark Airport", "service_zone": "EWR"}]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "zones.parquet")
-    story = put(f"{dataset}/zones.parquet", (tmp_path / "zones.parquet").read_bytes())
-    assert story.state is FileState.DONE, story
-    assert query(f"select zone from silver.{dataset}") == [("Newark Airport",)]
-    master = httpx.get(f"http://{HOST}:{stack.settings.ports.spark_master_ui}/json/").raise_for_status().json()
-    assert f"sluice-{story.layers[0].run_id}" in {application["name"] for application in master["completedapps"]}

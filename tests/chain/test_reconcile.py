@@ -229,8 +229,11 @@ def test_run_that_failed_unnoticed_gives_its_files_a_reason(
     with paused(airflow, dag_id):
         s3.put_object(Bucket="bronze", Key=key, Body=month(40, seed=67))
         run_id = silver_run(stack, ledger, key)
+        run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+        # The ledger names a run before Airflow has it.
+        wait_until(lambda: airflow.get(run).is_success, f"{run_id} is there")
         # By hand, before any task began: no callback runs.
-        airflow.patch(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"}).raise_for_status()
+        airflow.patch(run, json={"state": "failed"}).raise_for_status()
     assert about(reconcile(), run_id) == [Finding.RUN_FAILED]
     story = ended(ledger, key)
     assert (story.state, story.reason) == (FileState.QUARANTINED, Reason.RUN_FAILED)

@@ -19,7 +19,7 @@ from tests.chain.test_exactly_once import wait_until
 from tests.chain.test_privileges import airflow
 from tests.conftest import TWIN, Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 FILES = 30
 
