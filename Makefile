@@ -30,7 +30,7 @@ demo: setup ## start everything, drop a month, watch it reach gold  (ARGS="--sou
 	@$(BIN)/sluice demo $(ARGS)
 
 test: setup check ## lint, types, unit tests, and integration tests on a stack of their own
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-unit: .venv/.ready ## the tests that start no server
 	$(BIN)/python -m pytest --numprocesses 2 -m "not services and not stack" $(ARGS)

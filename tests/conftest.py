@@ -35,28 +35,21 @@ REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share costly servers stay together, on one worker of pytest-xdist.
 
-    The longest group comes first. Of the stack's tests, those come first that have it for themselves: meanwhile the
-    other workers have tests that are not on it. Those that may run beside others come last, a group a module, so that
-    whoever is free takes them.
+    The longest group comes first, and what is in no group last, so that no worker is idle while another is busy. Of
+    the stack's, those come first that have it for themselves: meanwhile the other worker has tests that are not on it.
     """
     for item in items:
         group = _group(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
-    order = ["stack", "spark", ""]
+    order = ["stack", "spark", "beside", ""]
     first = ("every_file", "alone")
-
-    def place(item: pytest.Item) -> tuple[int, ...]:
-        group = _group(item)
-        known = order.index(group) if group in order else len(order)
-        return known, *(item.get_closest_marker(name) is None for name in first)
-
-    items.sort(key=place)
+    items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
 
 
 def _group(item: pytest.Item) -> str:
     if item.get_closest_marker("stack") is not None:
-        return item.path.stem if item.get_closest_marker("beside") is not None else "stack"
+        return "beside" if item.get_closest_marker("beside") is not None else "stack"
     return "spark" if "servers" in getattr(item, "fixturenames", ()) else ""
 
 

@@ -189,6 +189,7 @@ def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
     assert after[DEAD_LETTERS] - before[DEAD_LETTERS] >= 4
 
 
+@pytest.mark.alone  # with a file of another test in its batch, the run's note would be about both
 def test_production_dag_downloads_a_month_and_shows_where_it_got_to(
     stack: Stack, month: MakeMonth, query: Query, ledger: Ledger
 ) -> None:
