@@ -24,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 from consumers.ledger import Ledger
 from consumers.migrate import migrate
 from contracts.settings import HOST, PROJECT, USUAL_PORTS, Settings, load_settings
-from tests.servers import free_port_block, own_folder
+from tests.servers import free_port_block, own_folder, processes_of
 from tests.sharing import shared, shared_folder, turn
 
 SLUICE = Path(sys.executable).with_name("sluice")
@@ -186,28 +186,16 @@ def _start(kept: str | None, inherited: Mapping[str, str]) -> dict[str, str]:
 def _end(kept: str | None, inherited: Mapping[str, str], own: Mapping[str, str]) -> None:
     """Stop the web server, and the stack unless it is to be kept."""
     home = Path(own["SLUICE_HOME"])
-    for process in _of(home):
+    for process in processes_of(home):
         if "http.server" in process.cmdline():
             process.kill()
     if kept:
         return
     done = subprocess.run([str(SLUICE), "down"], env={**inherited, **own}, check=False)
-    left = [" ".join(process.cmdline())[:200] for process in _of(home) if not _is_test(process)]
+    left = [" ".join(process.cmdline())[:200] for process in processes_of(home) if not _is_test(process)]
     shutil.rmtree(home, ignore_errors=True)
     assert done.returncode == 0
     assert left == [], "sluice down leaves nothing running"
-
-
-def _of(home: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            mine = process.environ().get("SLUICE_HOME") == str(home) or str(home) in " ".join(process.cmdline())
-            if mine:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def _is_test(process: psutil.Process) -> bool:

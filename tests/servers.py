@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,19 +74,26 @@ class Listening(NamedTuple):
         return ipaddress.ip_address(self.address.removeprefix("::ffff:")).is_loopback
 
 
-def listening(home: Path) -> set[Listening]:
-    """What the processes of the stack in this folder listen on, with those that a person started for it."""
-    found = set()
+def processes_of(home: Path) -> list[psutil.Process]:
+    """The processes of the stack in this folder, with those that a person started for it."""
+    found = []
     for process in psutil.process_iter():
-        try:
-            if process.environ().get("SLUICE_HOME") == str(home):
-                found |= {
-                    Listening(link.laddr.ip, link.laddr.port, process.name())
-                    for link in process.net_connections("tcp")
-                    if link.status == psutil.CONN_LISTEN
-                }
-        except psutil.Error:
-            continue  # It ended meanwhile, or is another user's.
+        with suppress(psutil.Error):  # It ended meanwhile, or is another user's.
+            if process.environ().get("SLUICE_HOME") == str(home) or str(home) in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def listening(home: Path) -> set[Listening]:
+    """What the processes of the stack in this folder listen on."""
+    found = set()
+    for process in processes_of(home):
+        with suppress(psutil.NoSuchProcess):
+            found |= {
+                Listening(link.laddr.ip, link.laddr.port, process.name())
+                for link in process.net_connections("tcp")
+                if link.status == psutil.CONN_LISTEN
+            }
     return found
 
 

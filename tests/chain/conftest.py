@@ -60,11 +60,11 @@ def unique() -> str:
     return uuid.uuid4().hex[:10]
 
 
-def month_of(year: int, number: int, rows: int) -> bytes:
+def month_of(year: int, number: int, rows: int, seed: int = 5) -> bytes:
     """The bytes of a generated month of the calendar."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "month.parquet"
-        generate_month(path, year, number, rows, 5)
+        generate_month(path, year, number, rows, seed)
         return path.read_bytes()
 
 
@@ -72,13 +72,11 @@ MakeMonth = Callable[..., bytes]
 
 
 @pytest.fixture(scope="session")
-def month(tmp_path_factory: pytest.TempPathFactory) -> MakeMonth:
-    """Make the bytes of a generated month: `month(rows, seed)`."""
+def month() -> MakeMonth:
+    """Make the bytes of a generated January of 2025: `month(rows, seed)`."""
 
     def make(rows: int = 500, seed: int = 1) -> bytes:
-        path = tmp_path_factory.mktemp("month") / "month.parquet"
-        generate_month(path, 2025, 1, rows, seed)
-        return path.read_bytes()
+        return month_of(2025, 1, rows, seed)
 
     return make
 

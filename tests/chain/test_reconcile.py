@@ -87,12 +87,15 @@ def ended(ledger: Ledger, key: str, known: int = 0) -> FileStory:
     return wait_for_end(lambda: ledger.story("bronze", key), key, known, WAIT_SECONDS)
 
 
-def silver_run(stack: Stack, ledger: Ledger, key: str) -> str:
-    """The id of the silver run that holds a file, once it is there."""
+def silver_run(airflow: httpx.Client, ledger: Ledger, key: str) -> str:
+    """The id of the silver run of nyc_yellow that holds a file, once Airflow has it; the ledger names it before."""
     wait_until(lambda: _told_of(ledger, key, "claimed"), f"{key} is in a batch")
     story = ledger.story("bronze", key)
     assert story is not None
-    return next(passage.run_id for passage in story.timeline if passage.hop == "claimed" and passage.run_id)
+    run_id = next(passage.run_id for passage in story.timeline if passage.hop == "claimed" and passage.run_id)
+    run = f"/api/v2/dags/{stage_dag_id('nyc_yellow', Layer.SILVER)}/dagRuns/{run_id}"
+    wait_until(lambda: airflow.get(run).is_success, f"Airflow has {run_id}")
+    return run_id
 
 
 def test_object_whose_event_was_lost_reaches_gold_once(
@@ -204,7 +207,7 @@ def test_run_that_somebody_deleted_is_made_again_and_a_paused_stage_is_told_of(
     dag_id = stage_dag_id("nyc_yellow", Layer.SILVER)
     with paused(airflow, dag_id):
         s3.put_object(Bucket="bronze", Key=key, Body=month(50, seed=66))
-        run_id = silver_run(stack, ledger, key)
+        run_id = silver_run(airflow, ledger, key)
         report = reconcile()
         assert report.waiting[dag_id] == 1
         assert about(report, dag_id) == [Finding.STAGE_PAUSED]
@@ -228,12 +231,9 @@ def test_run_that_failed_unnoticed_gives_its_files_a_reason(
     dag_id = stage_dag_id("nyc_yellow", Layer.SILVER)
     with paused(airflow, dag_id):
         s3.put_object(Bucket="bronze", Key=key, Body=month(40, seed=67))
-        run_id = silver_run(stack, ledger, key)
-        run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-        # The ledger names a run before Airflow has it.
-        wait_until(lambda: airflow.get(run).is_success, f"{run_id} is there")
+        run_id = silver_run(airflow, ledger, key)
         # By hand, before any task began: no callback runs.
-        airflow.patch(run, json={"state": "failed"}).raise_for_status()
+        airflow.patch(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", json={"state": "failed"}).raise_for_status()
     assert about(reconcile(), run_id) == [Finding.RUN_FAILED]
     story = ended(ledger, key)
     assert (story.state, story.reason) == (FileState.QUARANTINED, Reason.RUN_FAILED)
@@ -255,9 +255,8 @@ def test_commit_whose_marker_nobody_told_of_is_counted_once(
     dag_id = stage_dag_id("nyc_yellow", Layer.SILVER)
     with no_events_of(stack, "silver"):
         s3.put_object(Bucket="bronze", Key=key, Body=month(30, seed=68))
-        run_id = silver_run(stack, ledger, key)
+        run_id = silver_run(airflow, ledger, key)
         run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-        # The ledger names a run before Airflow has it.
         wait_until(lambda: airflow.get(run).json().get("state") == "success", f"{run_id} is over")
     before = content(query, "nyc_yellow", unique)["silver.{}"]
     assert before[0] > 0
