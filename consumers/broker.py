@@ -208,7 +208,7 @@ class Consumer:
             # A poll that ends between the two halves of a rebalance that new metadata began leaves kafka-python 3.0.12
             # there for good: no heartbeat, no partition, no error, and a loop that takes a core.
             raise ServiceUnavailable(
-                f"This reader is on its way into its Kafka group for more than {JOIN_SECONDS:.0f} s; a new one begins."
+                f"This reader has been on its way into its Kafka group for {JOIN_SECONDS:.0f} s; a new one begins."
             )
         return [_record(message) for messages in found.values() for message in messages]
 
