@@ -69,6 +69,11 @@ def spark_worker() -> bool:
     return any(item["state"] == "ALIVE" and item["host"] == here for item in workers)
 
 
+def spark_worker_ui() -> bool:
+    """Whether it leads to the page of a worker."""
+    return bool(get_json("http://localhost:8082/json/")["id"])
+
+
 def spark_connect() -> bool:
     """Whether it takes connections and has an executor."""
     with socket.create_connection(("localhost", 15002), timeout=SECONDS) as link:
@@ -89,6 +94,7 @@ PARTS = {
     "router": lambda: bool(get("http://localhost:9108/metrics")),
     "spark-master": spark_master,
     "spark-worker": spark_worker,
+    "spark-worker-ui": spark_worker_ui,
     "spark-connect": spark_connect,
 }
 

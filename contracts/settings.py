@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     """The same of Celery's queue, which makes the Celery executor run Airflow's tasks. None: the scheduler does."""
     spark_master_address: str | None = None
     """The same of the standalone cluster's master."""
+    spark_master_page: str | None = None
+    """URL of its page for people, where its workers and applications are at names that a browser does not know: their
+    pages are then behind it. None: each is at its own address."""
     spark_connect_address: str | None = None
     """The same of the Spark Connect server."""
     spark_remote: SecretStr | None = None
@@ -310,6 +313,16 @@ class Settings(BaseSettings):
     def spark_master_url(self) -> str:
         """Address of the standalone master."""
         return f"spark://{self.spark_master_address or f'{HOST}:{self.ports.spark_master}'}"
+
+    @property
+    def spark_page_conf(self) -> dict[str, str]:
+        """Spark properties of each master, worker and application, by which their pages link to each other.
+
+        All must have the same: https://spark.apache.org/docs/4.1.0/configuration.html#spark-ui
+        """
+        if self.spark_master_page is None:
+            return {}
+        return {"spark.ui.reverseProxy": "true", "spark.ui.reverseProxyUrl": self.spark_master_page}
 
     @property
     def airflow_url(self) -> str:

@@ -34,7 +34,7 @@ _PUBLISHED = {
     "SLUICE_SPARK_CONNECT_ADDRESS": ("spark-connect", 15002),
     "SLUICE_AIRFLOW_ADDRESS": ("airflow-api-server", 8080),
 }
-_PAGES = {("minio", 9001), ("spark-master", 8081), ("spark-worker", 8082), ("airflow-api-server", 8080)}
+_PAGES = {("minio", 9001), ("spark-master", 8081), ("spark-worker-ui", 8082), ("airflow-api-server", 8080)}
 _STORAGE = (_POSTGRES, "minio", "kafka")
 _TLS_LABEL = "sluice.ca"
 """Compose's overlay for TLS puts it on a container, with where the authority's certificate is below the secrets."""

@@ -92,6 +92,10 @@ def _spark_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _spark_daemon_options(settings: Settings, **options: object) -> str:
+    return " ".join(f'"-D{name}={value}"' for name, value in {**settings.spark_page_conf, **options}.items())
+
+
 def _spark_credentials(settings: Settings) -> dict[str, str]:
     return {
         "AWS_ACCESS_KEY_ID": settings.spark_access_key,
@@ -121,13 +125,13 @@ def _spark_master(settings: Settings) -> Command:
             "--host", settings.own_address, "--port", str(ports.spark_master),
             "--webui-port", str(ports.spark_master_ui),
         ],
-        _spark_environment(settings)
-        | {"SPARK_MASTER_OPTS": " ".join(f'"-D{name}={value}"' for name, value in options.items())},
+        _spark_environment(settings) | {"SPARK_MASTER_OPTS": _spark_daemon_options(settings, **options)},
     )  # fmt: skip
 
 
 def _spark_worker(settings: Settings) -> Command:
     ports = settings.ports
+    options = {"spark.worker.cleanup.enabled": "true", "spark.worker.cleanup.appDataTtl": 86400}
     # The warm server holds its cores for good; as many again are offered to spark-submit applications.
     # Any free port: a master that comes back after the worker greets the one that it knew at its old address. A new
     # worker there takes the greeting for its own registration, and neither of the two ever notices.
@@ -141,7 +145,7 @@ def _spark_worker(settings: Settings) -> Command:
         ],
         _spark_environment(settings)
         | _spark_credentials(settings)
-        | {"SPARK_WORKER_OPTS": "-Dspark.worker.cleanup.enabled=true -Dspark.worker.cleanup.appDataTtl=86400"},
+        | {"SPARK_WORKER_OPTS": _spark_daemon_options(settings, **options)},
     )  # fmt: skip
 
 

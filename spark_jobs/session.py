@@ -113,6 +113,7 @@ def connect_server_conf(settings: Settings) -> dict[str, str]:
     """
     return {
         **catalog_conf(settings),
+        **settings.spark_page_conf,
         "spark.master": settings.spark_master_url,
         "spark.app.name": "sluice-connect",
         "spark.cores.max": str(settings.spark_cores),
@@ -204,6 +205,7 @@ def submit_session(settings: Settings, name: str) -> SparkSession:
         builder = SparkSession.builder.appName(name).config(
             map={
                 **catalog_conf(settings),
+                **settings.spark_page_conf,
                 f"{_S3A}.access.key": settings.spark_access_key,
                 f"{_S3A}.secret.key": settings.spark_secret_key.get_secret_value(),
                 # One core, so that it finds a place beside the warm server.

@@ -34,17 +34,14 @@ from tests.servers import free_port_block
 
 PROJECT_NAME = "sluice-test"
 PORTS = (
-    "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT", "SPARK_CONNECT_PORT",
-    "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
+    "MINIO_PORT", "MINIO_CONSOLE_PORT", "KAFKA_PORT", "SPARK_MASTER_PORT", "SPARK_MASTER_UI_PORT",
+    "SPARK_WORKER_UI_PORT", "SPARK_CONNECT_PORT", "SPARK_CONNECT_UI_PORT", "AIRFLOW_PORT", "KAFKA_UI_PORT",
 )  # fmt: skip
 ASK_FOR_ADDRESSES = """
 import json
 from sluice.compose_stack import environment
 print(json.dumps(environment()))
 """
-WORKERS = 4
-"""Ports that replicas of the Spark worker can take for their pages."""
-
 
 NUMBERS: list[str] = []
 """What the run measured, printed at its end."""
@@ -196,9 +193,8 @@ def accounted(containers: Containers, key: str, rows: int) -> FileStory:
 
 
 def _environment(folder: Path, project: str) -> dict[str, str]:
-    base = free_port_block(len(PORTS) + WORKERS)
+    base = free_port_block(len(PORTS))
     ports = {name: str(base + place) for place, name in enumerate(PORTS)}
-    first = base + len(PORTS)
     secrets = folder / "secrets"
     for part in PARTS:
         (secrets / part).mkdir(parents=True, exist_ok=True)
@@ -211,7 +207,6 @@ def _environment(folder: Path, project: str) -> dict[str, str]:
         **inherited,
         **extra,
         **ports,
-        "SPARK_WORKER_UI_PORT": f"{first}-{first + WORKERS - 1}",
         "COMPOSE_PROJECT_NAME": project,
         "SECRETS_FOLDER": str(secrets),
         "SLUICE_VERSION": "test",

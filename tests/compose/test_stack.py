@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -35,8 +36,8 @@ from tests.servers import free_port_block
 pytestmark = [pytest.mark.xdist_group("compose"), pytest.mark.timeout(3000)]
 
 LASTING = (
-    "postgres", "minio", "kafka", "valkey", "spark-master", "spark-worker", "spark-connect", "router",
-    "airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker",
+    "postgres", "minio", "kafka", "valkey", "spark-master", "spark-worker", "spark-worker-ui", "spark-connect",
+    "router", "airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker",
 )  # fmt: skip
 MOST_MEMORY_MB = 6 * 1024
 
@@ -90,6 +91,29 @@ def test_a_job_can_be_run_by_hand_in_the_master_s_container(containers: Containe
         "spark_jobs/data_preprocessing_job.py", "--dataset", "nyc_yellow", "--year", "2025", "--month", "1",
     )  # fmt: skip
     assert '"rows' in done.stdout or "rows" in done.stdout
+
+
+def test_every_link_on_spark_s_pages_opens_on_this_machine(containers: Containers) -> None:
+    for port, title in (
+        ("SPARK_MASTER_UI_PORT", "Spark Master at"), ("SPARK_WORKER_UI_PORT", "Spark Worker at"),
+        ("SPARK_CONNECT_UI_PORT", "Spark Jobs"),
+    ):  # fmt: skip
+        page = opened(spark_page(containers, port))
+        assert title in page.text
+        links = {html.unescape(link) for link in re.findall(r'(?:href|src)="([^"#]+)"', page.text)}
+        assert any("/proxy/" in link for link in links)
+        for link in links:
+            assert opened(page.url.join(link)).content
+
+
+def spark_page(containers: Containers, port: str) -> str:
+    """URL of what is published on a port, which is given by its variable."""
+    return f"http://127.0.0.1:{containers.environment[port]}/"
+
+
+def opened(url: httpx.URL | str) -> httpx.Response:
+    """What a browser shows."""
+    return httpx.get(url, follow_redirects=True, timeout=30).raise_for_status()
 
 
 def test_the_spark_connection_is_there_without_a_click(containers: Containers) -> None:
@@ -424,6 +448,12 @@ def test_replicas_come_and_go_under_load_and_every_file_is_counted_once(containe
     more = ("--scale", "spark-worker=3", "--scale", "airflow-worker=2", "--scale", "router=3")
     containers.compose("up", "--detach", "--wait", "--wait-timeout", "400", "--no-recreate", *more)
     put(keys[8:16])
+    master = spark_page(containers, "SPARK_MASTER_UI_PORT")
+    workers = [item["id"] for item in opened(f"{master}json/").json()["workers"] if item["state"] == "ALIVE"]
+    assert len(workers) == 3
+    for worker in workers:
+        assert "Spark Worker at" in opened(f"{master}proxy/{worker}/").text
+    assert "Spark Worker at" in opened(spark_page(containers, "SPARK_WORKER_UI_PORT")).text
     containers.compose("up", "--detach", "--no-recreate")
     put(keys[16:])
     for key in keys:

@@ -104,7 +104,7 @@ def test_published_ports_are_the_usual_ones() -> None:
 
 def test_only_what_people_and_their_tools_go_to_has_a_port_of_this_machine() -> None:
     assert {name for name, service in PARTS_OF_STACK.items() if "ports" in service} == {
-        "minio", "kafka", "spark-master", "spark-worker", "spark-connect", "airflow-api-server", "kafka-ui"
+        "minio", "kafka", "spark-master", "spark-worker-ui", "spark-connect", "airflow-api-server", "kafka-ui"
     }  # fmt: skip
     assert not any(service.get("network_mode", "none") != "none" for service in PARTS_OF_STACK.values())
 

@@ -12,6 +12,7 @@ from sluice import install, supervisor
 from sluice.health import healthy
 from sluice.secrets import ensure_secrets
 from sluice.services import BY_NAME, SERVICES, Service, connect_properties, service_url
+from spark_jobs.session import connect_server_conf
 from tests.servers import running_service, settings_in, wait_for_port
 
 
@@ -77,6 +78,17 @@ def test_port_base_moves_every_port_into_one_block() -> None:
 def test_addresses_are_on_the_loopback(settings: Settings) -> None:
     urls = [service_url(service, settings) for service in SERVICES]
     assert all(url is None or "127.0.0.1" in url for url in urls)
+
+
+def test_spark_s_pages_are_behind_the_master_s_where_that_has_an_address_for_people(settings: Settings) -> None:
+    page = "http://127.0.0.1:18081"
+    told = Settings(spark_master_page=page, home=settings.home)
+    for name, variable in (("spark-master", "SPARK_MASTER_OPTS"), ("spark-worker", "SPARK_WORKER_OPTS")):
+        options = BY_NAME[name].command(told).environment[variable]
+        assert f'"-Dspark.ui.reverseProxy=true" "-Dspark.ui.reverseProxyUrl={page}"' in options
+        assert "reverseProxy" not in BY_NAME[name].command(settings).environment[variable]
+    assert connect_server_conf(told)["spark.ui.reverseProxyUrl"] == page
+    assert not any("reverseProxy" in name for name in connect_server_conf(settings))
 
 
 def test_locked_jars_are_named_with_their_checksums() -> None:
