@@ -16,7 +16,9 @@ COMPOSE = PROJECT / "compose"
 PLAIN: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text("utf-8"))["services"]
 OVERLAY: dict[str, Any] = yaml.safe_load((COMPOSE / "tls.yaml").read_text("utf-8"))["services"]
 CA = "/etc/sluice/tls/ca.crt"
-OURS = {name for name, service in PLAIN.items() if service["image"].startswith("sluice/")}
+FORWARDER = "spark-worker-ui"
+"""It passes on what Spark's worker shows, without a look at it."""
+OURS = {name for name, service in PLAIN.items() if service["image"].startswith("sluice/")} - {FORWARDER}
 
 
 def test_each_container_of_ours_is_told_of_the_authority_and_can_read_it() -> None:
@@ -24,6 +26,11 @@ def test_each_container_of_ours_is_told_of_the_authority_and_can_read_it() -> No
         assert OVERLAY[name]["environment"]["SLUICE_CA_FILE"] == CA, name
     for name in {*OURS, "postgres", "kafka", "kafka-ui"} - {"init"}:
         assert any(str(volume).endswith("}/ca:/etc/sluice/tls:ro") for volume in OVERLAY[name]["volumes"]), name
+
+
+def test_the_forwarder_needs_no_authority_since_it_runs_no_code_of_ours() -> None:
+    assert PLAIN[FORWARDER]["entrypoint"][0] == "socat"
+    assert FORWARDER not in OVERLAY
 
 
 def test_java_and_native_readers_of_spark_trust_it_as_well() -> None:
