@@ -50,6 +50,15 @@ def test_every_image_is_ours_or_names_one_version(name: str) -> None:
     assert "latest" not in image
 
 
+@pytest.mark.parametrize("overlay", [path for path in FILES if path.name != "compose.yaml"], ids=lambda path: path.name)
+def test_each_image_of_ours_is_built_by_one_service_which_no_overlay_leaves_out(overlay: Path) -> None:
+    built = [name for name, service in PARTS_OF_STACK.items() if "build" in service]
+    ours = {service["image"] for service in PARTS_OF_STACK.values() if service["image"].startswith("sluice/")}
+    assert sorted(PARTS_OF_STACK[name]["image"] for name in built) == sorted(ours)
+    changed = yaml.safe_load(plain_yaml(overlay))["services"]
+    assert not [name for name in built if "profiles" in {**PARTS_OF_STACK[name], **changed.get(name, {})}]
+
+
 def test_the_store_is_pinned_by_tag_and_digest() -> None:
     assert re.fullmatch(r"pgsty/silo:RELEASE[\w.-]+@sha256:[0-9a-f]{64}", written(PARTS_OF_STACK["minio"]["image"]))
 
