@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from contracts.dataset import BRONZE, DatasetContract
 from contracts.errors import Permanent, Retryable, UsageError
 from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
-from contracts.settings import Settings, load_settings
+from contracts.settings import load_settings
 from contracts.states import Layer
 from contracts.work import Batch, WorkItem, make_batch
 from ingest.store import ObjectInfo, Store, store_for
@@ -37,35 +37,41 @@ class Outcome(BaseModel):
 
 
 def main(layer: Layer, run: Run, arguments: Sequence[str] | None = None) -> int:
-    """Run a job over the objects that the arguments choose, and print what became of each.
+    """Run a job over the objects that the arguments choose, dataset by dataset, and print what became of each.
 
     Returns:
         Exit code: 0 done, 1 the job failed and may be tried again, 2 wrong usage or nothing to do.
     """
     options = _parser(layer).parse_args(arguments)
     try:
-        marker = _marker(layer, run, options)
+        for marker in _markers(layer, run, options):
+            _tell(options.outcome, Outcome(marker=marker))
+            print(_table(marker), flush=True)
     except (Permanent, Retryable) as error:
         permanent = isinstance(error, Permanent)
         _tell(options.outcome, Outcome(error=error.message, permanent=permanent))
         print(error.message, file=sys.stderr)
         return WRONG_USAGE if permanent else FAILED
-    _tell(options.outcome, Outcome(marker=marker))
-    print(_table(marker))
     return 0
 
 
-def _marker(layer: Layer, run: Run, options: argparse.Namespace) -> CommitMarker:
+def _markers(layer: Layer, run: Run, options: argparse.Namespace) -> Iterator[CommitMarker]:
     settings = load_settings()
-    store = store_for(settings, "spark")
-    given = Batch.model_validate_json(options.batch.read_bytes()) if options.batch else None
-    contract = _contract(settings, given.dataset if given else options.dataset)
-    if layer == Layer.GOLD and contract.gold is None:
-        raise UsageError(f"{contract.dataset} is a reference dataset, which has no gold.")
-    batch = given or _batch(layer, contract, choose(store, contract, options.year, options.month, options.key))
-    spark = submit_session(settings, f"sluice-{batch.run_id}")
+    contracts = load_contracts(settings.contracts_dir)
+    if options.batch:
+        batches = [Batch.model_validate_json(options.batch.read_bytes())]
+        store = store_for(settings, "spark")
+    else:
+        wanted = _wanted(layer, contracts, options.dataset)
+        store = store_for(settings, "spark")
+        chosen = choose(store, wanted, options.year, options.month, options.key)
+        batches = [_batch(layer, contracts[dataset], objects) for dataset, objects in chosen.items()]
+    spark = submit_session(settings, f"sluice-{batches[0].run_id}")
     try:
-        return run(spark, open_lake(settings, store), store, contract, batch, options.dag_id, options.run_id)
+        lake = open_lake(settings, store)
+        for batch in batches:
+            contract = get_contract(contracts, batch.dataset)
+            yield run(spark, lake, store, contract, batch, options.dag_id, options.run_id)
     finally:
         spark.stop()
 
@@ -76,22 +82,26 @@ def _tell(path: Path | None, outcome: Outcome) -> None:
 
 
 def choose(
-    store: Store, contract: DatasetContract, year: int | None, month: int | None, key: str | None
-) -> list[ObjectInfo]:
-    """The dataset's bronze objects of a month or a year, or the one called `bronze/<key>`.
+    store: Store, contracts: Sequence[DatasetContract], year: int | None, month: int | None, key: str | None
+) -> dict[str, list[ObjectInfo]]:
+    """These datasets' bronze objects of a month or a year, or the one called `bronze/<key>`, by dataset.
 
     Raises:
         UsageError: neither a year nor a key is given, or no object matches.
     """
     if key is not None:
-        return [_one(store, contract, key)]
+        return _one(store, contracts, key)
     if year is None:
         raise UsageError("Say which files: --year, --year with --month, or --key.")
-    found = [info for info in store.list(BRONZE, f"{contract.dataset}/") if _matches(contract, info.key, year, month)]
+    found: dict[str, list[ObjectInfo]] = {}
+    for contract in contracts:
+        listed = store.list(BRONZE, f"{contract.dataset}/")
+        if objects := [info for info in listed if _matches(contract, info.key, year, month)]:
+            found[contract.dataset] = objects
     if not found:
         wanted = f"{year}-{month:02d}" if month else str(year)
         raise UsageError(
-            f"{BRONZE}/{contract.dataset}/ holds no file whose name says {wanted}. Drop it first: `sluice drop FILE`."
+            f"{_folders(contracts)} holds no file whose name says {wanted}. Drop it first: `sluice drop FILE`."
         )
     return found
 
@@ -101,7 +111,7 @@ def _parser(layer: Layer) -> argparse.ArgumentParser:
     parser.add_argument("--year", type=int, help="year that the files' names say, for example 2025")
     parser.add_argument("--month", type=int, choices=range(1, 13), metavar="1..12", help="month of that year")
     parser.add_argument("--key", help="one object, for example bronze/DATASET/file.parquet")
-    parser.add_argument("--dataset", help="name of a dataset contract; needed only where there are several")
+    parser.add_argument("--dataset", help="name of a dataset contract; without it, each that has such files")
     stage = parser.add_argument_group("what a stage of Airflow gives in place of these")
     stage.add_argument("--batch", type=Path, metavar="FILE", help="the batch, as JSON")
     stage.add_argument(
@@ -112,23 +122,32 @@ def _parser(layer: Layer) -> argparse.ArgumentParser:
     return parser
 
 
-def _contract(settings: Settings, dataset: str | None) -> DatasetContract:
-    contracts = load_contracts(settings.contracts_dir)
-    if dataset is None and len(contracts) == 1:
-        return next(iter(contracts.values()))
+def _wanted(layer: Layer, contracts: Mapping[str, DatasetContract], dataset: str | None) -> list[DatasetContract]:
+    """The dataset that was asked for, or all that have the layer."""
     if dataset is None:
-        raise UsageError(f"Say which dataset with --dataset: {', '.join(sorted(contracts))}.")
-    return get_contract(contracts, dataset)
+        return [contracts[name] for name in sorted(contracts) if layer != Layer.GOLD or contracts[name].gold]
+    contract = get_contract(contracts, dataset)
+    if layer == Layer.GOLD and contract.gold is None:
+        raise UsageError(f"{dataset} is a reference dataset, which has no gold.")
+    return [contract]
 
 
-def _one(store: Store, contract: DatasetContract, uri: str) -> ObjectInfo:
+def _one(store: Store, contracts: Sequence[DatasetContract], uri: str) -> dict[str, list[ObjectInfo]]:
     bucket, _, key = uri.partition("/")
-    if bucket != BRONZE or not contract.accepts(key):
-        raise UsageError(f"{uri!r} is no file of {contract.dataset}: {BRONZE}/{contract.dataset}/… was expected.")
+    contract = next((contract for contract in contracts if bucket == BRONZE and contract.accepts(key)), None)
+    if contract is None:
+        datasets = ", ".join(contract.dataset for contract in contracts)
+        raise UsageError(f"{uri!r} is no file of {datasets}: {BRONZE}/DATASET/… was expected.")
     info = store.stat(bucket, key)
     if info is None:
         raise UsageError(f"There is no object {uri!r}.")
-    return info
+    return {contract.dataset: [info]}
+
+
+def _folders(contracts: Sequence[DatasetContract]) -> str:
+    """Where the files of these datasets are, for a message."""
+    names = [contract.dataset for contract in contracts]
+    return f"{BRONZE}/{names[0]}/" if len(names) == 1 else f"{BRONZE}/ ({', '.join(names)})"
 
 
 def _matches(contract: DatasetContract, key: str, year: int, month: int | None) -> bool:

@@ -34,7 +34,7 @@ def test_jobs_run_by_hand_with_spark_submit_listen_to_nobody_else_and_the_cascad
     wait_for_end(lambda: ledger.story("bronze", key, etag), key, 0, WAIT_SECONDS)
     before = listening(stack.settings.home)
     submit = Path(sys.executable).with_name("spark-submit")
-    month = ("--year", "2019", "--month", "7", "--dataset", "nyc_yellow")
+    month = ("--year", "2019", "--month", "7")  # without a dataset: it is found by the file
     sockets: set[Listening] = set()
     for job in ("data_preprocessing_job.py", "feature_engineering_job.py"):
         with ThreadPoolExecutor() as pool:

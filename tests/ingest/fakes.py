@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,13 @@ class FakeStore:
             return None
         etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
         return ObjectInfo(bucket, key, etag, len(content), datetime.now(UTC))
+
+    def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The newest version of each object below a prefix, by key."""
+        for found, key in sorted(self.objects):
+            info = self.stat(found, key)
+            if found == bucket and key.startswith(prefix) and info is not None:
+                yield info
 
     def put_file(
         self, bucket: str, key: str, path: Path, progress: Callable[[int], None] | None = None, source: str = ""
