@@ -28,6 +28,7 @@ JAVA_VERSIONS = (17, 21)
 """Spark 4.1 runs on these; both have the module below in the usual builds."""
 JAVA_MODULE = "jdk.incubator.vector"
 JARS = PROJECT / "compose" / "jars"
+SUBMIT_DEFAULTS = PROJECT / "compose" / "conf" / "spark-defaults.conf"
 
 Say = Callable[[str], None]
 
@@ -56,6 +57,7 @@ def install_servers(cache: Path, say: Say) -> None:
     for name in ("kafka", "spark"):
         _ensure_jars(name, cache, java, say)
     _link_spark_jars(cache / "spark-jars")
+    _link_submit_defaults()
     _ensure_minio(cache, say)
 
 
@@ -191,8 +193,18 @@ def _link_spark_jars(folder: Path) -> None:
             link.symlink_to(jar)
 
 
+def _link_submit_defaults() -> None:
+    """Put our defaults of `spark-submit` where it looks for them, unless there are a person's own."""
+    link = pyspark_home() / "conf" / SUBMIT_DEFAULTS.name
+    link.parent.mkdir(exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(SUBMIT_DEFAULTS)
+
+
 def jars_into_pyspark(say: Say) -> None:
-    """Copy the extra jars beside pyspark's own: for an image, which keeps no cache.
+    """Copy the extra jars beside pyspark's own, and link our defaults: for an image, which keeps no cache.
 
     Raises:
         SetupError: Java is missing, or the jars cannot be had or are not the ones wanted.
@@ -204,6 +216,7 @@ def jars_into_pyspark(say: Say) -> None:
         _ensure_jars("spark", Path(cache), java, say)
         for jar in (Path(cache) / "spark-jars").iterdir():
             shutil.copy(jar, pyspark_home() / "jars")
+    _link_submit_defaults()
 
 
 def _ensure_minio(cache: Path, say: Say) -> None:

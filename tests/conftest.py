@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = _group(item)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
-    order = ["stack", "spark", "beside", ""]
+    order = ["stack", "spark", "servers", "beside", ""]
     first = ("every_file", "alone")
     items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
 
@@ -50,7 +50,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _group(item: pytest.Item) -> str:
     if item.get_closest_marker("stack") is not None:
         return "beside" if item.get_closest_marker("beside") is not None else "stack"
-    return "spark" if "servers" in getattr(item, "fixturenames", ()) else ""
+    if "servers" in getattr(item, "fixturenames", ()):
+        return "spark"
+    # What starts servers of its own is there for the worker that has to wait for those that have the stack alone.
+    return "servers" if item.get_closest_marker("services") is not None else ""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # so that no time limit of a test counts while it waits

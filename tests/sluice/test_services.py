@@ -107,6 +107,20 @@ def test_jars_that_differ_from_the_lock_are_named(tmp_path: Path) -> None:
     assert install._wrong_jars(tmp_path, wanted) == ["b.jar", "c.jar"]
 
 
+def test_a_person_s_own_defaults_of_spark_submit_stay_and_ours_are_put_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "pyspark_home", lambda: tmp_path)
+    defaults = tmp_path / "conf" / "spark-defaults.conf"
+    for _ in range(2):
+        install._link_submit_defaults()
+        assert "spark.driver.extraJavaOptions" in defaults.read_text("utf-8")
+    defaults.unlink()
+    defaults.write_text("spark.eventLog.enabled true")
+    install._link_submit_defaults()
+    assert defaults.read_text("utf-8") == "spark.eventLog.enabled true"
+
+
 @pytest.mark.services
 def test_spark_worker_joins_a_master_that_comes_back_after_it(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
