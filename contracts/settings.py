@@ -12,7 +12,7 @@ Whether the connections are encrypted is one setting, `ca_file`; every client as
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
@@ -370,6 +370,16 @@ def secrets_file(home: Path) -> Path:
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment and from the secrets file, if there is one."""
+    """The settings by the environment and the secrets file, if there is one; read anew where either has changed."""
     home = Path(os.environ.get("SLUICE_HOME") or PROJECT / ".sluice").expanduser().resolve()
-    return Settings(_env_file=secrets_file(home), home=home)  # type: ignore[call-arg]
+    secrets = secrets_file(home)
+    content = secrets.read_bytes() if secrets.is_file() else None
+    given = tuple(sorted((name, value) for name, value in os.environ.items() if name.upper().startswith("SLUICE_")))
+    return _settings(home, secrets, content, given)
+
+
+# 30 ms, and each task asks several times; forked ones find what was read before.
+@lru_cache(maxsize=4)
+def _settings(home: Path, secrets: Path, content: bytes | None, given: tuple[tuple[str, str], ...]) -> Settings:
+    """Settings that depend on nothing else than the arguments, whether or not they are passed on."""
+    return Settings(_env_file=secrets, home=home)  # type: ignore[call-arg]

@@ -145,7 +145,6 @@ def connections(settings: Settings) -> dict[str, dict[str, Any]]:
         "auto.offset.reset": "earliest",
         "session.timeout.ms": 6000,
         "heartbeat.interval.ms": 2000,
-        "fetch.wait.max.ms": 100,
         "reconnect.backoff.max.ms": 1000,
     }
     host, _, port = settings.spark_master_url.rpartition(":")

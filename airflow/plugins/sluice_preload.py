@@ -1,4 +1,4 @@
-"""Plugin: the scheduler imports Spark's client once, and the tasks that it forks find it there."""
+"""Plugin: the parts of Airflow that fork processes load what these need first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from airflow.plugins_manager import AirflowPlugin
 
 
 class SluicePreload(AirflowPlugin):
-    """Does its work on load, in the scheduler alone: the other parts run no Spark job."""
+    """Does its work on load, in the scheduler and the dag-processor alone."""
 
     name = "sluice_preload"
 
     @classmethod
     def on_load(cls, *args: object, **kwargs: object) -> None:
-        """Import what a stage's task needs; 2 s in a fresh process, none in a forked one (measured)."""
-        if "scheduler" in sys.argv[1:2]:
-            from sluice_listener.stage import preload
+        """Load what tasks or parses need; see `sluice_listener.preload`."""
+        from sluice_listener.preload import preload
 
-            preload()
+        preload("".join(sys.argv[1:2]))

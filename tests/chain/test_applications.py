@@ -44,7 +44,8 @@ def test_jobs_run_by_hand_with_spark_submit_listen_to_nobody_else_and_the_cascad
                 env=stack.environment | {"PATH": f"{submit.parent}:{os.environ['PATH']}"},
                 capture_output=True, text=True, timeout=600, check=False,
             )  # fmt: skip
-            while wait([running], timeout=1).not_done:
+            # A driver lives for many seconds, and a look goes over all processes.
+            while wait([running], timeout=3).not_done:
                 sockets |= listening(stack.settings.home) - before
         done = running.result()
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

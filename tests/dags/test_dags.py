@@ -90,6 +90,29 @@ def test_dag_files_import_neither_spark_nor_kafka_clients_nor_the_ledger() -> No
     assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("part", ["scheduler", "dag-processor"])
+def test_process_that_airflow_forks_finds_all_loaded_to_parse_its_dag(part: str) -> None:
+    code = (
+        "import runpy, sys; sys.path.insert(0, sys.argv.pop(2))\n"
+        "from airflow.plugins_manager import ensure_plugins_loaded\n"
+        "ensure_plugins_loaded()\n"
+        "before = set(sys.modules)\n"
+        "from airflow.sdk.listener import get_listener_manager\n"
+        "get_listener_manager()\n"
+        "for path in sys.argv[2:]: runpy.run_path(path)\n"
+        "print(sorted(set(sys.modules) - before))\n"
+        "print([name for name in ('pyspark', 'consumers.ledger') if name in before])"
+    )
+    files = [str(path) for path in sorted(DAGS.glob("*.py"))]
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, part, str(PLUGINS), *files],
+        capture_output=True, text=True, check=True, timeout=120, cwd=REPO,
+    )  # fmt: skip
+    imported, for_tasks = result.stdout.strip().splitlines()[-2:]
+    assert imported == "[]"
+    assert for_tasks == ("['pyspark', 'consumers.ledger']" if part == "scheduler" else "[]")
+
+
 def test_reconcile_runs_by_itself_one_pass_at_a_time(bag: Any) -> None:
     dag = bag.dags["reconcile"]
     assert dag.schedule == timedelta(minutes=5)

@@ -54,6 +54,18 @@ def test_environment_wins_over_the_file(home: Path, monkeypatch: pytest.MonkeyPa
     assert load_settings().spark_secret_key.get_secret_value() == "from-the-environment"
 
 
+def test_one_process_follows_the_file_and_the_environment_when_they_change(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ensure_secrets(home)
+    before = load_settings()
+    assert load_settings() == before
+    path.write_text(path.read_text().replace(before.ledger_password.get_secret_value(), "another"))
+    assert load_settings().ledger_password.get_secret_value() == "another"
+    monkeypatch.setenv("SLUICE_PORT_BASE", "31000")
+    assert load_settings().port_base == 31000
+
+
 def test_settings_do_not_print_their_secrets(home: Path) -> None:
     ensure_secrets(home)
     settings = load_settings()

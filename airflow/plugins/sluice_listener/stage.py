@@ -7,8 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from contracts.dataset import DatasetContract
-from contracts.errors import BadWork, ContractError, Permanent, ServiceUnavailable, SluiceError
+from contracts.errors import BadWork, Permanent, ServiceUnavailable, SluiceError
 from contracts.fail_points import Step, reach
 from contracts.loading import get_contract, load_contracts
 from contracts.markers import CommitMarker
@@ -33,27 +31,6 @@ RETRIES = 9
 """Of a task. With Airflow's doubling delay of 2 to 30 s a server may be away for three minutes."""
 TRIES = 4
 """After so many a job is given up that fails while every server answers."""
-
-PRELOADED = (
-    "pyspark.sql.connect.session",
-    "consumers.ledger",
-    "ingest.store",
-    "open_data_contract_standard.model",
-    "consumers.airflow_api",
-    "spark_jobs.data_preprocessing_job",
-    "spark_jobs.feature_engineering_job",
-    "spark_jobs.profile_job",
-    "spark_jobs.session",
-)
-
-
-def preload() -> None:
-    """Import and read what `run_stage` needs, so that forked tasks find it loaded."""
-    for name in PRELOADED:
-        import_module(name)
-    # One that cannot be read is told of where it is needed.
-    with suppress(ContractError):
-        load_contracts(load_settings().contracts_dir)
 
 
 def run_stage(layer: Layer, dag_id: str, run_id: str, attempt: int, conf: Mapping[str, Any]) -> dict[str, int]:

@@ -25,7 +25,6 @@ _CONSUMER_ONLY = (
     "auto.offset.reset",
     "session.timeout.ms",
     "heartbeat.interval.ms",
-    "fetch.wait.max.ms",
 )
 
 
