@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -291,11 +292,21 @@ MUTATIONS: list[tuple[Patch, set[str]]] = [
     (replay_passes_no_received, {"legal"}),
 ]
 
+TELLING = {
+    "late_result_moves_newer_work": 98,
+    "upkeep_is_not_fenced": 164,
+    "etag_is_not_looked_at_again": 210,
+    "waiting_work_is_not_looked_for": 245,
+    "packs_of_later_batches_are_not_looked_for": 305,
+}
+"""The first seed that told of a rare one when this was written. It is tried first, to save half a minute, no more."""
+
 
 @pytest.mark.parametrize(("mutation", "violated"), MUTATIONS, ids=[one.__name__ for one, _ in MUTATIONS])
 def test_simulator_catches(mutation: Patch, violated: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     mutation(monkeypatch)
-    caught = next(filter(None, map(violation, range(MOST_SEEDS))), None)
+    seeds = chain([TELLING.get(mutation.__name__, 0)], range(MOST_SEEDS))
+    caught = next(filter(None, map(violation, seeds)), None)
     assert caught is not None, f"{MOST_SEEDS} seeds ran as if nothing were wrong"
     assert caught.invariant in violated, str(caught)
 
