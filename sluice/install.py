@@ -33,6 +33,11 @@ SUBMIT_DEFAULTS = PROJECT / "compose" / "conf" / "spark-defaults.conf"
 Say = Callable[[str], None]
 
 
+QUICK_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Of servers with little to do: the quick compiler alone, and a collector without threads of its own. What else
+compiles in the background takes more CPU time than they do (measured; see docs/architecture.md)."""
+
+
 @dataclass(frozen=True)
 class Java:
     """A Java that Spark and Kafka run on."""

@@ -128,7 +128,7 @@ def _class_path(settings: Settings) -> str:
 def argv(settings: Settings, java_home: str, logging: Path) -> list[str]:
     """The broker's command line."""
     return [
-        f"{java_home}/bin/java", f"-Xmx{HEAP}", "-Xms128m", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError",
+        f"{java_home}/bin/java", f"-Xmx{HEAP}", "-Xms128m", *install.QUICK_JVM, "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={logging}", "-cp", _class_path(settings),
         "kafka.Kafka", str(properties_file(settings)),
     ]  # fmt: skip

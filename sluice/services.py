@@ -93,7 +93,8 @@ def _spark_environment(settings: Settings) -> dict[str, str]:
 
 
 def _spark_daemon_options(settings: Settings, **options: object) -> str:
-    return " ".join(f'"-D{name}={value}"' for name, value in {**settings.spark_page_conf, **options}.items())
+    properties = (f'"-D{name}={value}"' for name, value in {**settings.spark_page_conf, **options}.items())
+    return " ".join((*install.QUICK_JVM, *properties))
 
 
 def _spark_credentials(settings: Settings) -> dict[str, str]:
