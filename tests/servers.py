@@ -22,6 +22,7 @@ import urllib3
 from contracts.settings import HOST, USUAL_PORTS, Settings, load_settings
 from ingest.notifications import notification_environment
 from sluice import kafka_server, postgres_server
+from sluice.install import QUICK_JVM
 from sluice.secrets import write_private
 from sluice.services import BY_NAME, connect_properties
 from spark_jobs.session import connect_server_conf
@@ -156,7 +157,7 @@ def running_spark_connect(settings: Settings, more: Mapping[str, str] | None = N
         "spark.sql.shuffle.partitions": "1",
         # A few rows a test: the JVM's optimizing compiler would take most of the time, and what has no room in the
         # cache is compiled again and again (measured: a third of the CPU time).
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m",
+        "spark.driver.extraJavaOptions": " ".join((*QUICK_JVM, "-XX:ReservedCodeCacheSize=240m")),
         **(more or {}),
     }
     lines = (f"{name} {value}\n" for name, value in sorted(conf.items()))
