@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -21,10 +25,23 @@ CLOCKS_DIFFER = timedelta(seconds=10)
 
 
 class AirflowApi:
-    """Makes runs and looks at them. An async context manager; one per event loop."""
+    """Makes runs and looks at them. An async context manager; one per event loop.
 
-    def __init__(self, url: str, user: str, password: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    Args:
+        kept: where tokens are kept for other processes; a sign-in takes Airflow 0.2 s of CPU time, for the password's
+            hash, and each task is a process of its own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        user: str,
+        password: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        kept: Path | None = None,
+    ) -> None:
         self._login = {"username": user, "password": password}
+        self._kept = kept
         self._token = ""
         self._client = httpx.AsyncClient(
             base_url=url, timeout=10, transport=transport, trust_env=False, verify=trusted()
@@ -145,6 +162,7 @@ class AirflowApi:
     async def _call(
         self, method: str, path: str, *, accepted: tuple[int, ...] = (200,), **request: Any
     ) -> httpx.Response:
+        self._token = self._token or _read(self._kept)
         answer = await self._send(method, path, **request)
         # 403 is also what Airflow says of a token that was made before the clock was set back.
         if answer.status_code in (401, 403):
@@ -161,6 +179,7 @@ class AirflowApi:
         try:
             if not self._token:
                 self._token = await self._new_token()
+                _keep(self._kept, self._token)
             headers = {"Authorization": f"Bearer {self._token}"}
             return await self._client.request(method, f"/api/v2{path}", headers=headers, **request)
         except httpx.HTTPError as error:
@@ -180,7 +199,31 @@ class AirflowApi:
 def service_api(settings: Settings) -> AirflowApi:
     """The API as the service user of a stack."""
     password = settings.airflow_service_password.get_secret_value()
-    return AirflowApi(settings.airflow_url, settings.airflow_service_user, password)
+    return AirflowApi(settings.airflow_url, settings.airflow_service_user, password, kept=token_file(settings))
+
+
+def token_file(settings: Settings) -> Path:
+    """Where the service user's newest token is kept, for its owner alone; Airflow takes it for a day."""
+    return settings.home / "airflow" / "service-user.token"
+
+
+def _read(kept: Path | None) -> str:
+    if kept is not None:
+        with suppress(FileNotFoundError):
+            return kept.read_text("ascii")
+    return ""
+
+
+def _keep(kept: Path | None, token: str) -> None:
+    if kept is None:
+        return
+    # Where nothing can be written, in a container for example, each process signs in for itself.
+    with suppress(OSError):
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=kept.parent, prefix=f".{kept.name}-")  # of mode 0600
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(token)
+        Path(name).replace(kept)
 
 
 @cache

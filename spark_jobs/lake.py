@@ -125,6 +125,11 @@ class LakeTable:
         return {field.name: spark_type(field.field_type) for field in self._metadata.schema().fields}
 
     @property
+    def properties(self) -> dict[str, str]:
+        """Iceberg's properties of the table, those that are set."""
+        return dict(self._metadata.properties)
+
+    @property
     def current_id(self) -> int | None:
         """The newest snapshot; None when nothing was ever committed."""
         return self._metadata.current_snapshot_id

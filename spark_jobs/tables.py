@@ -43,6 +43,9 @@ _PROPERTIES = {
     "write.metadata.metrics.default": "none",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
+    # A commit of a small file is a manifest, and who looks for a month's rows reads them all. By default it is the
+    # hundredth that puts them together (measured with 45 files: a sixth of the driver's CPU time).
+    "commit.manifest.min-count-to-merge": "10",
 }
 
 
@@ -278,6 +281,9 @@ def _ensured(spark: SparkSession, lake: Lake, spec: TableSpec) -> LakeTable:
         _create(spark, spec)
     else:
         statements = alterations(spec.name, table.columns, dict(spec.columns))
+        # Of a table that an earlier version made; what somebody set stays.
+        if new := {name: value for name, value in _PROPERTIES.items() if name not in table.properties}:
+            statements.append(f"ALTER TABLE {spec.name} SET TBLPROPERTIES ({_quoted(new)})")
         if not statements:
             return table
         for statement in statements:
@@ -292,10 +298,13 @@ def _create(spark: SparkSession, spec: TableSpec) -> None:
     spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {spec.name.split('.')[0]}")
     columns = ", ".join(f"`{name}` {kind}" for name, kind in spec.columns)
     metrics = {f"write.metadata.metrics.column.{name}": "full" for name in spec.metrics}
-    properties = ", ".join(f"'{name}' = '{value}'" for name, value in (_PROPERTIES | metrics).items())
     partition = f"months(`{spec.partition_by}`)" if spec.monthly else f"`{spec.partition_by}`"
     # IF NOT EXISTS: two jobs may find it missing at once.
     spark.sql(
         f"CREATE TABLE IF NOT EXISTS {spec.name} ({columns}) USING iceberg PARTITIONED BY ({partition}) "
-        f"LOCATION '{spec.location}' TBLPROPERTIES ({properties})"
+        f"LOCATION '{spec.location}' TBLPROPERTIES ({_quoted(_PROPERTIES | metrics)})"
     )
+
+
+def _quoted(properties: Mapping[str, str]) -> str:
+    return ", ".join(f"'{name}' = '{value}'" for name, value in properties.items())

@@ -27,7 +27,13 @@ if _contracts:
         doc_md=DOC,
     ):
 
-        @task(retries=3, retry_delay=timedelta(seconds=20), weight_rule="absolute", priority_weight=0)
+        @task(
+            retries=3,
+            retry_delay=timedelta(seconds=20),
+            weight_rule="absolute",
+            priority_weight=0,
+            multiple_outputs=False,
+        )
         def make_profiles(triggering_asset_events: Any = None) -> dict[str, int]:
             """Return the number of profiles by dataset, for the task's XCom."""
             from sluice_listener.upkeep import make_profiles as make

@@ -58,6 +58,8 @@ def make_stage(contract: DatasetContract, layer: Layer) -> DAG:
             max_retry_delay=timedelta(seconds=30),
             on_failure_callback=_give_up,
             outlets=[asset] if layer is Layer.SILVER else [],
+            # One XCom with all counts: each is a request, and the next batch waits for the task's end.
+            multiple_outputs=False,
         )
         def stage(dag_run: Any = None, ti: Any = None, outlet_events: Any = None) -> dict[str, int]:
             from sluice_listener.stage import run_stage

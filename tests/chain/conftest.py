@@ -71,12 +71,17 @@ def month_of(year: int, number: int, rows: int, seed: int = 5) -> bytes:
 MakeMonth = Callable[..., bytes]
 
 
-@pytest.fixture(scope="session")
-def month() -> MakeMonth:
-    """Make the bytes of a generated January of 2025: `month(rows, seed)`."""
+@pytest.fixture(scope="module")
+def month(request: pytest.FixtureRequest) -> MakeMonth:
+    """Make the bytes of a generated month: `month(rows, seed)`.
+
+    It is January of 2025, or what the module's `MONTH` says: with each file its month's aggregate is made anew, from
+    all files of that month.
+    """
+    year, number = getattr(request.module, "MONTH", (2025, 1))
 
     def make(rows: int = 500, seed: int = 1) -> bytes:
-        return month_of(2025, 1, rows, seed)
+        return month_of(year, number, rows, seed)
 
     return make
 

@@ -28,6 +28,7 @@ from tests.consumers.samples import body as event_body
 from tests.spark_jobs.bad_files import as_parquet, claiming_rows, encrypted, inflating, twice
 
 pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
+MONTH = 2025, 5
 
 HOSTILE = [
     "a%2Fb%252F+c d.parquet",
@@ -113,7 +114,7 @@ def test_long_key_of_a_bad_file_is_kept_under_its_digest(dropped: Dropped, stack
 
 
 def test_forged_event_of_an_object_that_is_not_there_is_ignored(stack: Stack, ledger: Ledger, unique: str) -> None:
-    key, etag = f"nyc_yellow/{unique}/forged_2025-01.parquet", "0" * 32
+    key, etag = f"nyc_yellow/{unique}/forged_2025-05.parquet", "0" * 32
     event = BucketEvent(
         name="s3:ObjectCreated:Put", bucket="bronze", key=key, etag=etag, size=7, at=datetime.now(UTC), sequencer="10"
     )
@@ -134,7 +135,7 @@ def test_megabytes_of_json_go_to_the_dead_letters_and_the_next_file_is_not_delay
     producer = KafkaProducer(**admin, compression_type="gzip", max_request_size=20_000_000)
     producer.send(BRONZE_EVENTS, key=f"bronze/{unique}".encode(), value=value).get(timeout=30)
     producer.close()
-    story = put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(80, seed=43))
+    story = put(f"nyc_yellow/{unique}/after_2025-05.parquet", month(80, seed=43))
     assert story.state is FileState.DONE
     letter = dead_letter_of(stack, unique)
     assert (letter["reason"], letter["value_cut"]) == ("bad_event", True)
@@ -151,7 +152,7 @@ def test_work_of_a_newer_schema_goes_to_the_dead_letters(
     letter = dead_letter_of(stack, unique)
     assert letter["reason"] == "bad_work"
     assert "99" in letter["detail"]
-    assert put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(50, seed=44)).state is FileState.DONE
+    assert put(f"nyc_yellow/{unique}/after_2025-05.parquet", month(50, seed=44)).state is FileState.DONE
 
 
 def _send(stack: Stack, topic: str, key: str, value: bytes) -> None:

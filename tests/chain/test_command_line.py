@@ -16,12 +16,13 @@ from tests.conftest import Stack
 from tests.servers import listening
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+MONTH = 2025, 8
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, month: MakeMonth) -> Path:
     """A good file, whether a test has dropped it before or not."""
-    path = tmp_path_factory.mktemp("file") / f"{uuid.uuid4().hex[:10]}_2025-01.parquet"
+    path = tmp_path_factory.mktemp("file") / f"{uuid.uuid4().hex[:10]}_2025-08.parquet"
     path.write_bytes(month(60, seed=31))
     return path
 
@@ -85,7 +86,7 @@ def test_wrong_usage_is_one_clear_line_and_exit_code_2(stack: Stack, arguments: 
 
 
 def test_wait_that_runs_out_is_exit_code_5(stack: Stack, month: MakeMonth, tmp_path: Path, unique: str) -> None:
-    file = tmp_path / f"{unique}_2025-01.parquet"
+    file = tmp_path / f"{unique}_2025-08.parquet"
     file.write_bytes(month(61, seed=31))
     answer = stack.json("drop", str(file), "--dataset", "nyc_yellow", "--wait", "--timeout", "0", code=5)
     assert answer["error"] == "WaitTimedOut"

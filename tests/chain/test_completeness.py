@@ -23,6 +23,7 @@ from tests.chain.test_exactly_once import wait_until
 from tests.conftest import IN_SETS, Stack, write_variant
 
 pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
+MONTH = 2025, 6
 
 PutInSet = Callable[..., None]
 
@@ -39,13 +40,13 @@ def come(s3: Any, month: MakeMonth, folder: str) -> PutInSet:
 
     def put_all(**rows: int) -> None:
         for name, count in rows.items():
-            s3.put_object(Bucket="bronze", Key=f"{folder}{name}_2025-01.parquet", Body=month(count, seed=count))
+            s3.put_object(Bucket="bronze", Key=f"{folder}{name}_2025-06.parquet", Body=month(count, seed=count))
 
     return put_all
 
 
 def listing(**rows: int) -> bytes:
-    return json.dumps({"files": [{"name": f"{name}_2025-01.parquet", "rows": n} for name, n in rows.items()]}).encode()
+    return json.dumps({"files": [{"name": f"{name}_2025-06.parquet", "rows": n} for name, n in rows.items()]}).encode()
 
 
 def waits_for(ledger: Ledger, key: str, what: str) -> bool:
@@ -66,10 +67,10 @@ def test_files_reach_gold_together_once_the_last_that_is_listed_is_in_silver(
     stack: Stack, put: Drop, come: PutInSet, query: Query, ledger: Ledger, folder: str
 ) -> None:
     rows = {"a": 110, "b": 120, "c": 130}
-    keys = {name: f"{folder}{name}_2025-01.parquet" for name in rows}
+    keys = {name: f"{folder}{name}_2025-06.parquet" for name in rows}
     assert put(f"{folder}manifest.json", listing(**rows)).state is FileState.DONE
     come(a=110, b=120)
-    sentence = "waiting for 1 of 3 files: c_2025-01.parquet (has not arrived)"
+    sentence = "waiting for 1 of 3 files: c_2025-06.parquet (has not arrived)"
     for name in "ab":
         wait_until(lambda key=keys[name]: waits_for(ledger, key, sentence), f"{name} waits for c")
         told = stack.json("why", f"bronze/{keys[name]}")
@@ -94,10 +95,10 @@ def test_time_limit_ends_the_wait_as_the_contract_says(
     then: str,
     tmp_path: Path,
 ) -> None:
-    key = f"{folder}a_2025-01.parquet"
+    key = f"{folder}a_2025-06.parquet"
     put(f"{folder}manifest.json", listing(a=110, b=120))
     come(a=110)
-    sentence = "waiting for 1 of 2 files: b_2025-01.parquet (has not arrived)"
+    sentence = "waiting for 1 of 2 files: b_2025-06.parquet (has not arrived)"
     wait_until(lambda: waits_for(ledger, key, sentence), "a waits for b")
     write_variant(tmp_path, IN_SETS, {"completeness": {"timeLimit": "PT0.001S", "onTimeLimit": then}})
     lake = open_lake(stack.settings, store_for(stack.settings, "spark"))
@@ -107,7 +108,7 @@ def test_time_limit_ends_the_wait_as_the_contract_says(
     if then == "release":
         assert story.state is FileState.DONE
         assert f"after 0:00:00.001000, though {sentence}" in [passage.detail for passage in story.timeline]
-        assert in_gold(query, folder) == {"a_2025-01.parquet"}
+        assert in_gold(query, folder) == {"a_2025-06.parquet"}
     else:
         assert (story.state, story.reason) == (FileState.QUARANTINED, Reason.SET_INCOMPLETE)
         assert sentence in (story.detail or "")

@@ -24,6 +24,7 @@ from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, 
 from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+MONTH = 2025, 4
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def trips(month: MakeMonth) -> bytes:
 @pytest.fixture(scope="module")
 def arrived(put: Drop, trips: bytes) -> FileStory:
     """That month, dropped on its own."""
-    return put(f"nyc_yellow/{uuid.uuid4().hex}/yellow_tripdata_2025-01.parquet", trips)
+    return put(f"nyc_yellow/{uuid.uuid4().hex}/yellow_tripdata_2025-04.parquet", trips)
 
 
 def test_object_put_by_boto3_reaches_gold_with_every_row_accounted(arrived: FileStory, query: Query) -> None:
@@ -57,7 +58,7 @@ def test_every_rejected_row_has_a_reason_and_is_kept_as_it_came(arrived: FileSto
 def test_second_identical_drop_changes_nothing(
     put: Drop, month: MakeMonth, query: Query, ledger: Ledger, unique: str
 ) -> None:
-    key, body = f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet", month(300, seed=13)
+    key, body = f"nyc_yellow/{unique}/yellow_tripdata_2025-04.parquet", month(300, seed=13)
     first = put(key, body)
     second = put(key, body)
     assert second.state is FileState.DONE
@@ -69,7 +70,7 @@ def test_second_identical_drop_changes_nothing(
 def test_corrected_file_replaces_its_own_rows_up_to_the_aggregate(
     put: Drop, month: MakeMonth, query: Query, unique: str
 ) -> None:
-    key = f"nyc_yellow/{unique}/yellow_tripdata_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/yellow_tripdata_2025-04.parquet"
     put(key, month(400, seed=14))
     corrected = put(key, month(250, seed=15))
     assert_accounted(query, (corrected, 250))
@@ -77,7 +78,7 @@ def test_corrected_file_replaces_its_own_rows_up_to_the_aggregate(
 
 
 def test_twenty_files_at_once_end_in_few_runs(put_all: DropAll, month: MakeMonth, query: Query, unique: str) -> None:
-    rows = {f"nyc_yellow/{unique}/part-{number:02d}_2025-01.parquet": 100 + number for number in range(20)}
+    rows = {f"nyc_yellow/{unique}/part-{number:02d}_2025-04.parquet": 100 + number for number in range(20)}
     stories = put_all({key: month(count, seed=count) for key, count in rows.items()})
     assert_accounted(query, *((story, rows[key]) for key, story in stories.items()))
     runs = {layer.run_id for story in stories.values() for layer in story.layers}
@@ -127,7 +128,7 @@ def mixture(put_all: DropAll, month: MakeMonth) -> Mixture:
     unique = uuid.uuid4().hex
     files = {name: (f"nyc_yellow/{unique}/{key}", month(120, seed=16)) for name, key in HOSTILE.items()}
     for name, (spoil, _) in BAD.items():
-        files[name] = f"nyc_yellow/{unique}/{name}_2025-01.parquet", spoil(month(200, seed=17))
+        files[name] = f"nyc_yellow/{unique}/{name}_2025-04.parquet", spoil(month(200, seed=17))
     for name, (key, _, _) in UNWANTED.items():
         files[name] = key.format(unique), b"" if key.endswith("/") else month(50, seed=20)
     stories = put_all(dict(files.values()))
@@ -162,7 +163,7 @@ def test_damaged_pages_are_found_and_neighbours_in_the_batch_go_on(
     bad = bytearray(month(5000, seed=19))
     bad[2000:60000] = bytes(58000)
     bodies = {
-        f"nyc_yellow/{unique}/{name}_2025-01.parquet": body
+        f"nyc_yellow/{unique}/{name}_2025-04.parquet": body
         for name, body in (("a", good), ("b", bytes(bad)), ("c", good))
     }
     stories = list(put_all(bodies).values())
@@ -183,7 +184,7 @@ def test_message_that_is_no_event_goes_to_the_dead_letters_and_delays_nobody(
         producer.send(BRONZE_EVENTS, f"bronze/{unique}", body)
     producer.flush()
     producer.close()
-    story = put(f"nyc_yellow/{unique}/after_2025-01.parquet", month(80, seed=21))
+    story = put(f"nyc_yellow/{unique}/after_2025-04.parquet", month(80, seed=21))
     assert_accounted(query, (story, 80))
     after = {item["topic"]: item["messages"] for item in stack.json("topics")}
     assert after[DEAD_LETTERS] - before[DEAD_LETTERS] >= 4
@@ -236,7 +237,7 @@ def test_killed_router_comes_back_and_the_file_arrives(
 ) -> None:
     pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router")
     os.kill(pid, signal.SIGKILL)
-    story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(90, seed=22))
+    story = put(f"nyc_yellow/{unique}/after-kill_2025-04.parquet", month(90, seed=22))
     assert_accounted(query, (story, 90))
     assert next(item["pid"] for item in stack.json("status")["services"] if item["name"] == "router") != pid
 
@@ -248,5 +249,5 @@ def test_killed_triggerer_comes_back_and_the_file_arrives(
     name = "airflow-triggerer"
     pid = next(item["pid"] for item in stack.json("status")["services"] if item["name"] == name)
     os.kill(pid, signal.SIGKILL)
-    story = put(f"nyc_yellow/{unique}/after-kill_2025-01.parquet", month(95, seed=23))
+    story = put(f"nyc_yellow/{unique}/after-kill_2025-04.parquet", month(95, seed=23))
     assert_accounted(query, (story, 95))

@@ -32,6 +32,7 @@ from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, 
 from tests.conftest import CONNECT_MODE, TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+MONTH = 2025, 2
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
@@ -65,8 +66,8 @@ def events_of(stack: Stack, folder: str) -> list[tuple[bytes, bytes]]:
 def test_duplicate_reordered_and_replayed_events_leave_the_tables_of_a_run_without_faults(
     stack: Stack, put: Drop, put_all: DropAll, month: MakeMonth, query: Query, ledger: Ledger, unique: str
 ) -> None:
-    bodies = {"a_2025-01.parquet": month(300, seed=31), "b_2025-01.parquet": month(200, seed=32)}
-    put(f"nyc_yellow/{unique}/a_2025-01.parquet", month(250, seed=30))
+    bodies = {"a_2025-02.parquet": month(300, seed=31), "b_2025-02.parquet": month(200, seed=32)}
+    put(f"nyc_yellow/{unique}/a_2025-02.parquet", month(250, seed=30))
     put_all({f"nyc_yellow/{unique}/{name}": body for name, body in bodies.items()})
     events = events_of(stack, unique)
     assert len({parse_events(value)[0].etag for _, value in events}) == 3
@@ -121,7 +122,7 @@ def batch_of(s3: Any, *keys: str) -> Batch:
 def test_two_drivers_of_one_batch_at_once_write_its_rows_once(
     put: Drop, month: MakeMonth, query: Query, s3: Any, by_hand: ByHand, unique: str
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-02.parquet"
     put(key, month(300, seed=33))
     before = content(query, "nyc_yellow", unique)
     batch = batch_of(s3, key)
@@ -144,7 +145,7 @@ def test_two_drivers_of_one_batch_at_once_write_its_rows_once(
 def test_driver_that_slept_while_a_correction_passed_cannot_put_the_old_rows_back(
     put: Drop, month: MakeMonth, query: Query, s3: Any, by_hand: ByHand, unique: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-02.parquet"
     put(key, month(300, seed=34))
     stale = batch_of(s3, key)
     commit = tables.commit_rows
@@ -178,7 +179,7 @@ def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_
     unique: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key, neighbour = (f"nyc_yellow/{unique}/{name}_2025-01.parquet" for name in "ab")
+    key, neighbour = (f"nyc_yellow/{unique}/{name}_2025-02.parquet" for name in "ab")
     put_all({key: month(300, seed=36), neighbour: month(150, seed=37)})
     batch = batch_of(s3, key, neighbour)
     split = silver_job.split_rows
@@ -203,7 +204,7 @@ def test_file_overwritten_while_it_is_read_is_left_out_and_its_newer_content_is_
 def test_deleted_object_takes_its_rows_back_up_to_the_aggregate_where_the_contract_says_retract(
     put: Drop, put_all: DropAll, month: MakeMonth, query: Query, ledger: Ledger, owner: Any, unique: str
 ) -> None:
-    key, neighbour = (f"{TWIN}/{unique}/{name}_2025-01.parquet" for name in "ab")
+    key, neighbour = (f"{TWIN}/{unique}/{name}_2025-02.parquet" for name in "ab")
     etag = put_all({key: month(200, seed=39), neighbour: month(150, seed=40)})[key].etag
     hours = f"select count(*), sum(trips) from gold.{TWIN}_zone_hour"
     with_both = query(hours)[0][1]
@@ -228,7 +229,7 @@ def test_deleted_object_takes_its_rows_back_up_to_the_aggregate_where_the_contra
 def test_deleted_object_keeps_its_rows_where_the_contract_says_keep(
     put: Drop, month: MakeMonth, query: Query, ledger: Ledger, owner: Any, unique: str
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-02.parquet"
     put(key, month(100, seed=41))
     before = content(query, "nyc_yellow", unique)
     owner.delete_object(Bucket="bronze", Key=key)
@@ -242,7 +243,7 @@ def test_deleted_object_keeps_its_rows_where_the_contract_says_keep(
 def test_replay_runs_files_again_to_the_depth_asked_for_in_few_batches_and_changes_no_row(
     stack: Stack, s3: Any, month: MakeMonth, query: Query, ledger: Ledger, unique: str
 ) -> None:
-    keys = [f"nyc_yellow/{unique}/{number:02d}_2025-01.parquet" for number in range(6)]
+    keys = [f"nyc_yellow/{unique}/{number:02d}_2025-02.parquet" for number in range(6)]
     for number, key in enumerate(keys):
         s3.put_object(Bucket="bronze", Key=key, Body=month(60, seed=200 + number))
     first = {key: wait_for_end(lambda key=key: ledger.story("bronze", key), key, 0, WAIT_SECONDS) for key in keys}
@@ -275,7 +276,7 @@ def test_snapshot_tells_its_files_and_a_file_its_snapshots(
     stack: Stack, put: Drop, month: MakeMonth, query: Query, unique: str
 ) -> None:
     lake = open_lake(stack.settings, store_for(stack.settings, "spark"))
-    story = put(f"nyc_yellow/{unique}/a_2025-01.parquet", month(70, seed=42))
+    story = put(f"nyc_yellow/{unique}/a_2025-02.parquet", month(70, seed=42))
     for layer in story.layers:
         (source,) = stack.json("why", "--snapshot", str(layer.snapshot_id))
         assert (source["key"], source["etag"], source["table_name"]) == (story.key, story.etag, layer.table)

@@ -59,13 +59,15 @@ AS_IT_STANDS = {
 ONLY_HELP = {"sluice why", "sluice drop", "sluice replay", "sluice down"}
 """Not run: the first three are named without a file, and the last would end the stack that the tests share."""
 
+MONTH = 2025, 11
+
 
 @pytest.fixture(scope="module")
 def made(stack: Stack, put: Drop, month: MakeMonth, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A file in gold with its batch and snapshot, and dead letters: one of an unknown dataset, one that is no event."""
     name = uuid.uuid4().hex[:10]
     before = datetime.now(UTC)
-    story = put(f"nyc_yellow/{name}/a_2025-01.parquet", month(60, seed=43))
+    story = put(f"nyc_yellow/{name}/a_2025-11.parquet", month(60, seed=43))
     assert story.state is FileState.DONE
     assert put(f"{name}/a.parquet", b"of a dataset that nobody knows").reason is Reason.UNKNOWN_DATASET
     snapshot = str(story.layers[0].snapshot_id)

@@ -24,6 +24,7 @@ from tests.chain.test_exactly_once import wait_until
 from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
+MONTH = 2025, 9
 
 DAG = "nyc_yellow_to_silver"
 ALLOWED = [
@@ -93,7 +94,7 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def run_id(put: Drop, month: MakeMonth) -> str:
     """A run of the stage, which has ended."""
-    story = put(f"nyc_yellow/{uuid.uuid4().hex[:10]}/a_2025-01.parquet", month(60, seed=71))
+    story = put(f"nyc_yellow/{uuid.uuid4().hex[:10]}/a_2025-09.parquet", month(60, seed=71))
     assert story.layers[0].run_id
     return story.layers[0].run_id
 
@@ -177,7 +178,7 @@ def test_marker_that_the_spark_user_forged_makes_no_work_of_another_dataset_s_fi
 def test_run_that_somebody_made_for_another_stage_s_batch_ends_and_changes_nothing(
     stack: Stack, admin: httpx.Client, ledger: Ledger, put: Drop, month: MakeMonth, unique: str
 ) -> None:
-    story = put(f"nyc_yellow/{unique}/a_2025-01.parquet", month(60, seed=72))
+    story = put(f"nyc_yellow/{unique}/a_2025-09.parquet", month(60, seed=72))
     (source,) = stack.json("why", "--snapshot", str(story.layers[0].snapshot_id))
     body: dict[str, Any] = {"dag_run_id": unique, "logical_date": None, "conf": {"batch_id": source["batch_id"]}}
     runs = "/api/v2/dags/nyc_green_to_silver/dagRuns"

@@ -31,6 +31,7 @@ from tests.chain.test_exactly_once import _state, _told_of, caught_up, wait_unti
 from tests.conftest import TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(900)]
+MONTH = 2025, 3
 
 Reconcile = Callable[..., Report]
 
@@ -101,7 +102,7 @@ def silver_run(airflow: httpx.Client, ledger: Ledger, key: str) -> str:
 def test_object_whose_event_was_lost_reaches_gold_once(
     stack: Stack, s3: Any, month: MakeMonth, query: Query, ledger: Ledger, reconcile: Reconcile, unique: str
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-03.parquet"
     with no_events_of(stack, "bronze"):
         s3.put_object(Bucket="bronze", Key=key, Body=month(90, seed=61))
     assert about(reconcile(repair=False), key) == [Finding.OBJECT_WITHOUT_ROW]
@@ -123,7 +124,7 @@ def test_event_that_the_router_has_yet_to_read_is_not_taken_for_lost(
 ) -> None:
     # The event comes into Kafka a moment after the object is there.
     monkeypatch.setattr(decisions, "IN_FLIGHT", timedelta(seconds=1))
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-03.parquet"
     router = next(service["pid"] for service in stack.json("status")["services"] if service["name"] == "router")
     os.kill(router, signal.SIGSTOP)
     try:
@@ -140,7 +141,7 @@ def test_event_that_the_router_has_yet_to_read_is_not_taken_for_lost(
 def test_correction_whose_event_was_lost_replaces_the_rows_of_the_version_before(
     stack: Stack, put: Drop, s3: Any, month: MakeMonth, query: Query, ledger: Ledger, reconcile: Reconcile, unique: str
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-03.parquet"
     old = put(key, month(90, seed=62))
     with no_events_of(stack, "bronze"):
         etag = s3.put_object(Bucket="bronze", Key=key, Body=month(70, seed=63))["ETag"].strip('"')
@@ -164,7 +165,7 @@ def test_deletion_whose_event_was_lost_does_what_the_contract_says(
     unique: str,
     dataset: str,
 ) -> None:
-    key = f"{dataset}/{unique}/a_2025-01.parquet"
+    key = f"{dataset}/{unique}/a_2025-03.parquet"
     story = put(key, month(80, seed=64))
     before = content(query, dataset, unique)
     with no_events_of(stack, "bronze"):
@@ -183,7 +184,7 @@ def test_deletion_whose_event_was_lost_does_what_the_contract_says(
 def test_work_that_was_lost_before_any_listener_saw_it_is_sent_once_more(
     stack: Stack, put: Drop, month: MakeMonth, query: Query, ledger: Ledger, reconcile: Reconcile, unique: str
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-03.parquet"
     story = put(key, month(60, seed=65))
     # As a replay that dies between the ledger and Kafka.
     ledger.replay(plan(stack.settings, [f"bronze/{key}"], None, None, None, None, "gold").work)
@@ -203,7 +204,7 @@ def test_run_that_somebody_deleted_is_made_again_and_a_paused_stage_is_told_of(
     reconcile: Reconcile,
     unique: str,
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-03.parquet"
     dag_id = stage_dag_id("nyc_yellow", Layer.SILVER)
     with paused(airflow, dag_id):
         s3.put_object(Bucket="bronze", Key=key, Body=month(50, seed=66))
@@ -227,7 +228,7 @@ def test_run_that_failed_unnoticed_gives_its_files_a_reason(
     reconcile: Reconcile,
     unique: str,
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-03.parquet"
     dag_id = stage_dag_id("nyc_yellow", Layer.SILVER)
     with paused(airflow, dag_id):
         s3.put_object(Bucket="bronze", Key=key, Body=month(40, seed=67))
@@ -251,7 +252,7 @@ def test_commit_whose_marker_nobody_told_of_is_counted_once(
     reconcile: Reconcile,
     unique: str,
 ) -> None:
-    key = f"nyc_yellow/{unique}/a_2025-01.parquet"
+    key = f"nyc_yellow/{unique}/a_2025-03.parquet"
     dag_id = stage_dag_id("nyc_yellow", Layer.SILVER)
     with no_events_of(stack, "silver"):
         s3.put_object(Bucket="bronze", Key=key, Body=month(30, seed=68))

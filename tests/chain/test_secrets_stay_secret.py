@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from consumers.airflow_api import token_file
 from contracts.settings import HOST, SECRETS_FILE
 from sluice import kafka_server, supervisor
 from sluice.services import connect_properties
@@ -30,6 +31,7 @@ MINIO_USERS = Path("minio", "data", ".minio.sys", "config", "iam")
 """Where MinIO keeps its users, below the home folder: it needs their keys to check signatures."""
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+MONTH = 2025, 10
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def taken() -> str:
 @pytest.fixture(scope="module", autouse=True)
 def run_id(put: Drop, month: MakeMonth, taken: str) -> str:
     """The run that took the file to gold; other files may have come with it."""
-    story = put(f"nyc_yellow/a/{taken}_2025-01.parquet", month(60, seed=81))
+    story = put(f"nyc_yellow/a/{taken}_2025-10.parquet", month(60, seed=81))
     put(f"nyc_yellow/{taken}/bad.parquet", f"no parquet of {taken}".encode())
     assert story.layers[-1].layer == "gold"
     assert story.layers[-1].run_id
@@ -69,7 +71,12 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
 def private_files(stack: Stack) -> set[Path]:
     """The files that are there to hold passwords."""
     home = stack.settings.home
-    return {home / SECRETS_FILE, connect_properties(stack.settings), kafka_server.properties_file(stack.settings)}
+    return {
+        home / SECRETS_FILE,
+        connect_properties(stack.settings),
+        kafka_server.properties_file(stack.settings),
+        token_file(stack.settings),
+    }
 
 
 def files_with(folder: Path, texts: Collection[str], without: Collection[Path] = ()) -> set[tuple[Path, str]]:

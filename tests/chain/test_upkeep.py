@@ -20,6 +20,7 @@ from tests.chain.test_privileges import airflow
 from tests.conftest import TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
+MONTH = 2025, 7
 
 FILES = 30
 
@@ -75,7 +76,7 @@ def reader(query: Query, statement: str, seen: list[Any]) -> Iterator[None]:
 def test_small_files_are_put_together_while_somebody_reads_and_one_is_corrected_exactly(
     stack: Stack, admin: httpx.Client, put: Drop, put_all: DropAll, month: MakeMonth, query: Query, unique: str
 ) -> None:
-    keys = [f"{TWIN}/{unique}/{number:02d} +%_2025-01.parquet" for number in range(FILES)]
+    keys = [f"{TWIN}/{unique}/{number:02d} +%_2025-07.parquet" for number in range(FILES)]
     stories = put_all({key: month(20 + number, seed=number) for number, key in enumerate(keys)})
     assert {story.state for story in stories.values()} == {"done"}
     lake = open_lake(stack.settings, store_for(stack.settings, "spark"))

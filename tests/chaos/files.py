@@ -81,7 +81,7 @@ def plan(random: Random, expected: Expected, name: str, operations: int) -> list
             operation = Operation(kind, f"{name}-{number}")
         else:
             dataset = KEEPS if kind is Kind.PUT_BAD else "nobody_knows"
-            operation = Operation(kind, f"{dataset}/{expected.folder}/{name}-{number}_2025-01.parquet")
+            operation = Operation(kind, f"{dataset}/{expected.folder}/{name}-{number}_2025-12.parquet")
             expected.refused.add(operation.key)
         touched.add(operation.key)
         planned.append(operation)
@@ -89,7 +89,7 @@ def plan(random: Random, expected: Expected, name: str, operations: int) -> list
 
 
 def _put(random: Random, expected: Expected, name: str) -> Operation:
-    key = f"{random.choice((KEEPS, RETRACTS))}/{expected.folder}/{name} {random.choice(_NAMES)}_2025-01.parquet"
+    key = f"{random.choice((KEEPS, RETRACTS))}/{expected.folder}/{name} {random.choice(_NAMES)}_2025-12.parquet"
     return _now_holds(expected, Operation(Kind.PUT, key, random.randrange(CONTENTS)))
 
 

@@ -105,7 +105,7 @@ class Run:
     def _reference(self, since: datetime) -> dict[int, dict[str, Rows]]:
         """What the tables hold of each content without a fault; its files are put here, before any strikes."""
         keys = {
-            number: f"{KEEPS}/{self.expected.folder}-reference/{number}_2025-01.parquet" for number in range(CONTENTS)
+            number: f"{KEEPS}/{self.expected.folder}-reference/{number}_2025-12.parquet" for number in range(CONTENTS)
         }
         for number, key in keys.items():
             self.user.do(Operation(Kind.PUT, key, number))

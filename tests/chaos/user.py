@@ -39,7 +39,7 @@ def contents() -> list[bytes]:
         path = Path(folder) / "month.parquet"
         made = []
         for number in range(CONTENTS):
-            generate_month(path, 2025, 1, 60 + 20 * number, seed=900 + number)
+            generate_month(path, 2025, 12, 60 + 20 * number, seed=900 + number)
             made.append(path.read_bytes())
     return made
 

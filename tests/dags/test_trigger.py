@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -188,6 +189,33 @@ def test_token_that_is_not_taken_is_renewed_once(status: int) -> None:
 
     assert call(answer, "active_run", "dag") is None
     assert used == ["Bearer old", "Bearer new"]
+
+
+def test_token_is_kept_for_the_next_process_and_for_nobody_else(tmp_path: Path) -> None:
+    signed_in: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            signed_in.append(f"token-{len(signed_in)}")
+            return httpx.Response(201, json={"access_token": signed_in[-1]})
+        fresh = request.headers["Authorization"] == f"Bearer {valid}"
+        return httpx.Response(200 if fresh else 401, json={"dag_runs": []})
+
+    async def look() -> None:
+        transport = httpx.MockTransport(answer)
+        async with AirflowApi("http://airflow", "user", "password", transport, kept=kept) as api:
+            await api.active_run("dag")
+
+    kept, valid = tmp_path / "airflow" / "token", "token-0"
+    for _ in range(3):
+        asyncio.run(look())
+    assert signed_in == ["token-0"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+    valid = "token-1"  # the one before ran out
+    for _ in range(2):
+        asyncio.run(look())
+    assert signed_in == ["token-0", "token-1"]
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 def test_active_run_tells_the_state_of_the_run_under_way() -> None:

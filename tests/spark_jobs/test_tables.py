@@ -74,3 +74,23 @@ def test_table_gains_and_widens_columns_and_keeps_its_rows(lake: SparkSession, s
     lake.sql(f"INSERT INTO {name} (a, {SOURCE_KEY}) VALUES ({2**40}, 'l')")
     assert {(row.a, row.c, row.d) for row in lake.table(name).collect()} == {(1, 0.5, None), (2**40, None, None)}
     assert set(files) <= set(lake.table(f"{name}.files").select("file_path").collect())
+
+
+def test_table_of_an_earlier_version_gets_the_properties_that_it_lacks_and_keeps_those_that_somebody_set(
+    lake: SparkSession, store: JobStore
+) -> None:
+    name, merge, codec = TABLES[0], "commit.manifest.min-count-to-merge", "write.parquet.compression-codec"
+    spec = TableSpec(name, (("a", "int"), (SOURCE_KEY, "string")), SOURCE_KEY)
+    made = ensure_tables(lake, store.lake, [spec])[name].properties
+    lake.sql(f"ALTER TABLE {name} UNSET TBLPROPERTIES ('{merge}')")
+    lake.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('{codec}' = 'zstd')")
+    assert ensure_tables(lake, store.lake, [spec])[name].properties == made | {codec: "zstd"}
+
+
+def test_commits_of_small_files_lie_in_few_manifests(lake: SparkSession, store: JobStore) -> None:
+    name = TABLES[0]
+    ensure_tables(lake, store.lake, [TableSpec(name, (("a", "int"), (SOURCE_KEY, "string")), SOURCE_KEY)])
+    for number in range(12):
+        lake.sql(f"INSERT INTO {name} VALUES ({number}, 'k{number}')")
+    assert lake.table(f"{name}.manifests").count() < 10
+    assert lake.table(name).count() == 12
