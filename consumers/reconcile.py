@@ -10,11 +10,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from consumers.rows import FileRow
 from contracts.events import EXPIRED, BucketEvent
 from contracts.states import Reason
-from ingest.store import ObjectInfo
+
+if TYPE_CHECKING:
+    from ingest.store import ObjectInfo  # MinIO's client takes 0.1 s to import, and each `sluice why` would wait for it
 
 IN_FLIGHT = timedelta(seconds=60)
 """An event, or the ledger's row for it, may still be on its way; MinIO sends a second time after some 3 s."""

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts import spark_remote as remotes
+from contracts.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
 SECRETS_FILE = "secrets.env"
@@ -370,7 +371,11 @@ def secrets_file(home: Path) -> Path:
 
 
 def load_settings() -> Settings:
-    """The settings by the environment and the secrets file, if there is one; read anew where either has changed."""
+    """The settings by the environment and the secrets file, if there is one; read anew where either has changed.
+
+    Raises:
+        UsageError: a variable has no such value; names the variables, and no value, which may be a password.
+    """
     home = Path(os.environ.get("SLUICE_HOME") or PROJECT / ".sluice").expanduser().resolve()
     secrets = secrets_file(home)
     content = secrets.read_bytes() if secrets.is_file() else None
@@ -382,4 +387,13 @@ def load_settings() -> Settings:
 @lru_cache(maxsize=4)
 def _settings(home: Path, secrets: Path, content: bytes | None, given: tuple[tuple[str, str], ...]) -> Settings:
     """Settings that depend on nothing else than the arguments, whether or not they are passed on."""
-    return Settings(_env_file=secrets, home=home)  # type: ignore[call-arg]
+    try:
+        return Settings(_env_file=secrets, home=home)  # type: ignore[call-arg]
+    except ValidationError as error:
+        told = "; ".join(_told(*map(str, each["loc"]), message=each["msg"]) for each in error.errors())
+        raise UsageError(f"{told}. Put it right in the environment or in {secrets}, or unset it.") from None
+
+
+def _told(*names: str, message: str) -> str:
+    # What several settings are about together names them itself.
+    return f"{'_'.join(('SLUICE', *names)).upper()}: {message}" if names else message.removeprefix("Value error, ")

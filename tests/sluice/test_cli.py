@@ -85,6 +85,28 @@ def test_command_that_needs_a_stack_says_how_to_start_it(run: Callable[..., obje
     assert "sluice up" in shown.output  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SLUICE_PORT_BASE", "no-number"),
+        ("SLUICE_SPARK_CORES", "0"),
+        ("SLUICE_SPARK_REMOTE", "sc://host:no-port/;token=no-port"),
+        ("SLUICE_AIRFLOW_RETENTION_DAYS", "7"),
+    ],
+)
+def test_setting_of_no_such_value_is_told_by_its_name_and_is_not_shown(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    shown = run("status", "--json")
+    assert shown.exit_code == 2  # type: ignore[attr-defined]
+    told = json.loads(shown.output)  # type: ignore[attr-defined]
+    assert told["error"] == "UsageError"
+    assert name in told["message"]
+    assert "unset it" in told["message"]
+    assert "no-" not in told["message"]
+
+
 def test_all_files_are_asked_for_of_a_snapshot(run: Callable[..., object]) -> None:
     shown = run("why", "--all", "bronze/x")
     assert shown.exit_code == 2  # type: ignore[attr-defined]
