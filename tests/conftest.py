@@ -44,12 +44,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
     order = ["stack", "spark", "servers", "beside", ""]
     first = ("every_file", "alone")
-    items.sort(key=lambda item: (order.index(_group(item)), *(item.get_closest_marker(name) is None for name in first)))
+
+    def place(item: pytest.Item) -> tuple[bool | int, ...]:
+        kind = _group(item).partition(" ")[0]
+        return order.index(kind), *(item.get_closest_marker(name) is None for name in first)
+
+    items.sort(key=place)
 
 
 def _group(item: pytest.Item) -> str:
     if item.get_closest_marker("stack") is not None:
-        return "beside" if item.get_closest_marker("beside") is not None else "stack"
+        # By module, for whichever worker is free: one that had them all was the last by minutes.
+        return f"beside {item.path.stem}" if item.get_closest_marker("beside") is not None else "stack"
     if "servers" in getattr(item, "fixturenames", ()):
         return "spark"
     # What starts servers of its own is there for the worker that has to wait for those that have the stack alone.

@@ -71,12 +71,7 @@ def admin(stack: Stack) -> Iterator[httpx.Client]:
 def private_files(stack: Stack) -> set[Path]:
     """The files that are there to hold passwords."""
     home = stack.settings.home
-    return {
-        home / SECRETS_FILE,
-        connect_properties(stack.settings),
-        kafka_server.properties_file(stack.settings),
-        token_file(stack.settings),
-    }
+    return {home / SECRETS_FILE, connect_properties(stack.settings), kafka_server.properties_file(stack.settings)}
 
 
 def files_with(folder: Path, texts: Collection[str], without: Collection[Path] = ()) -> set[tuple[Path, str]]:
@@ -120,6 +115,7 @@ def test_files_that_have_passwords_are_their_owner_s_alone(stack: Stack, secrets
     for path in private_files(stack):
         assert path.stat().st_mode & 0o777 == 0o600, path
         assert any(value in path.read_text() for value in secrets.values()), path
+    assert token_file(stack.settings).stat().st_mode & 0o777 == 0o600
 
 
 def test_files_beside_the_home_folder_have_no_password(stack: Stack, secrets: dict[str, str], taken: str) -> None:

@@ -114,12 +114,15 @@ def test_reconcile_runs_by_itself_one_pass_at_a_time(bag: Any) -> None:
 def test_upkeep_looks_after_each_dataset_one_after_the_other_at_night(bag: Any) -> None:
     dag = bag.dags["upkeep"]
     assert (dag.max_active_runs, dag.catchup) == (1, False)
-    assert set(dag.task_ids) == {"look_after", "clean_airflow"}
+    assert set(dag.task_ids) == {"choose", "look_after", "clean_airflow"}
     look_after = dag.get_task("look_after")
     # Or a run in which tables were not looked after would count as a success.
     assert look_after.downstream_task_ids == dag.get_task("clean_airflow").downstream_task_ids == set()
     assert look_after.max_active_tis_per_dag == 1
-    assert look_after.op_kwargs_expand_input.value == {"dataset": sorted(CONTRACTS)}
+    assert look_after.upstream_task_ids == {"choose"}
+    choose = dag.get_task("choose").python_callable
+    assert choose({"datasets": dag.params["datasets"]}) == sorted(CONTRACTS)
+    assert choose({"datasets": ["nyc_yellow", "nyc_green", "nyc_yellow"]}) == ["nyc_green", "nyc_yellow"]
 
 
 def test_profiles_are_woken_by_silver_of_any_dataset_and_silver_alone_wakes_them(bag: Any) -> None:
