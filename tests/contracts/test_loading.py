@@ -488,7 +488,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=VALUES)
 def test_any_value_at_any_place_is_taken_or_told_with_a_line(
     tmp_path: Path, place: tuple[object, ...], value: object
@@ -505,7 +505,7 @@ def test_any_value_at_any_place_is_taken_or_told_with_a_line(
     assert all(1 <= problem.line <= text.count("\n") + 1 and problem.field for problem in problems)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=60), at=st.integers(0, len(SMALL)), cut=st.integers(0, 40))
 def test_any_bytes_in_a_contract_are_taken_or_told(tmp_path: Path, data: bytes, at: int, cut: int) -> None:
     text = SMALL.encode()

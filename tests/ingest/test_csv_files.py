@@ -60,7 +60,7 @@ some_lines = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     lines=some_lines,
     width=st.integers(1, 4),

@@ -47,7 +47,7 @@ def test_generated_file_has_the_schema_of_the_table(tmp_path: Path, dataset: str
     assert pq.read_schema(tmp_path / "f").equals(published_schema(dataset, year, month))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     dataset=st.sampled_from(list(FIRST_MONTHS)),
     month=st.integers(0, 12 * 22 - 1),

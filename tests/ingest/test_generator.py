@@ -27,7 +27,7 @@ def trips(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return pq.read_table(path).to_pandas()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=st.integers(0, 3000), seed=st.integers(0, 2**32), month=st.integers(1, 12))
 def test_file_has_exactly_the_rows_and_columns_asked_for(rows: int, seed: int, month: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -231,7 +231,7 @@ def _changed(body: bytes, changes: list[tuple[str, int, bytes]]) -> bytes:
     return body
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES, whole=st.booleans())
 def test_whatever_happened_to_its_bytes_a_file_is_accepted_or_refused(
     contract: DatasetContract, changes: list[tuple[str, int, bytes]], whole: bool
@@ -247,7 +247,7 @@ def test_whatever_happened_to_its_bytes_a_file_is_accepted_or_refused(
     assert [file.item for file in [*accepted, *refused]].count(item) == 1
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(footer=st.binary(max_size=300))
 def test_whatever_stands_in_place_of_a_footer_the_file_is_refused(contract: DatasetContract, footer: bytes) -> None:
     store = MemoryStore()

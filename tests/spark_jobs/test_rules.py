@@ -229,7 +229,7 @@ def test_column_that_a_file_lacks_is_null(split: Split) -> None:
 VALUES = st.one_of(st.none(), st.floats(width=64), st.sampled_from([0.0, -0.01, 5.0, 99_999_999.994, 99_999_999.995]))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(VALUES, VALUES, VALUES, st.integers(-(2**62), 2**62)), min_size=1, max_size=12))
 def test_whatever_the_values_each_row_is_either_accepted_or_rejected(
     split: Split, values: list[tuple[float | None, float | None, float | None, int]]
