@@ -209,7 +209,8 @@ def token_file(settings: Settings) -> Path:
 
 def _read(kept: Path | None) -> str:
     if kept is not None:
-        with suppress(FileNotFoundError):
+        # One that is not there, or is another user's, is made anew.
+        with suppress(OSError, UnicodeError):
             return kept.read_text("ascii")
     return ""
 

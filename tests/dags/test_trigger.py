@@ -218,6 +218,22 @@ def test_token_is_kept_for_the_next_process_and_for_nobody_else(tmp_path: Path) 
     assert list(kept.parent.iterdir()) == [kept]
 
 
+@pytest.mark.parametrize("spoil", [Path.mkdir, lambda kept: kept.write_bytes(b"\xff"), Path.touch])
+def test_token_that_cannot_be_read_is_no_error(spoil: Any, tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "new"})
+        return httpx.Response(200 if request.headers["Authorization"] == "Bearer new" else 401, json={"dag_runs": []})
+
+    async def look() -> None:
+        transport = httpx.MockTransport(answer)
+        async with AirflowApi("http://airflow", "user", "password", transport, kept=tmp_path / "token") as api:
+            assert await api.active_run("dag") is None
+
+    spoil(tmp_path / "token")
+    asyncio.run(look())
+
+
 def test_active_run_tells_the_state_of_the_run_under_way() -> None:
     assert call(answering(200, {"dag_runs": [{"state": "queued"}]}), "active_run", "dag") == "queued"
 
