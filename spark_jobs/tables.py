@@ -31,8 +31,9 @@ from spark_jobs.packs import Pack
 
 SOURCE_COLUMNS = ((SOURCE_KEY, "string"), (SOURCE_ETAG, "string"), (SOURCE_ID, "string"))
 
+_FORMAT = {"format-version": "2"}
+"""Read when a table is made, and not kept among its properties."""
 _PROPERTIES = {
-    "format-version": "2",
     # Measured: 3 million rows 8.1 s instead of 13.5 s; a partition would otherwise go to one task.
     "write.distribution-mode": "none",
     "write.spark.fanout.enabled": "true",
@@ -302,7 +303,7 @@ def _create(spark: SparkSession, spec: TableSpec) -> None:
     # IF NOT EXISTS: two jobs may find it missing at once.
     spark.sql(
         f"CREATE TABLE IF NOT EXISTS {spec.name} ({columns}) USING iceberg PARTITIONED BY ({partition}) "
-        f"LOCATION '{spec.location}' TBLPROPERTIES ({_quoted(_PROPERTIES | metrics)})"
+        f"LOCATION '{spec.location}' TBLPROPERTIES ({_quoted(_FORMAT | _PROPERTIES | metrics)})"
     )
 
 

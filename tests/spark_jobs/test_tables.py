@@ -87,6 +87,17 @@ def test_table_of_an_earlier_version_gets_the_properties_that_it_lacks_and_keeps
     assert ensure_tables(lake, store.lake, [spec])[name].properties == made | {codec: "zstd"}
 
 
+def test_spark_is_asked_for_nothing_where_a_table_is_as_it_should_be(
+    lake: SparkSession, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = TableSpec(TABLES[0], (("a", "int"), (SOURCE_KEY, "string")), SOURCE_KEY)
+    ensure_tables(lake, store.lake, [spec])
+    asked: list[str] = []
+    monkeypatch.setattr(lake, "sql", asked.append)
+    ensure_tables(lake, store.lake, [spec])
+    assert asked == []
+
+
 def test_commits_of_small_files_lie_in_few_manifests(lake: SparkSession, store: JobStore) -> None:
     name = TABLES[0]
     ensure_tables(lake, store.lake, [TableSpec(name, (("a", "int"), (SOURCE_KEY, "string")), SOURCE_KEY)])
