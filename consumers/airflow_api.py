@@ -222,9 +222,12 @@ def _keep(kept: Path | None, token: str) -> None:
     with suppress(OSError):
         kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=kept.parent, prefix=f".{kept.name}-")  # of mode 0600
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(token)
-        Path(name).replace(kept)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(token)
+            Path(name).replace(kept)
+        finally:
+            Path(name).unlink(missing_ok=True)  # on a full disk each task would leave one
 
 
 @cache

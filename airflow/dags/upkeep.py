@@ -40,7 +40,7 @@ with DAG(
     },
 ):
 
-    @task
+    @task(retries=3, retry_delay=timedelta(minutes=2), weight_rule="absolute", priority_weight=0)
     def choose(params: Any = None) -> list[str]:
         """Return the datasets, each once and in order."""
         return sorted(set(params["datasets"] or _datasets))
