@@ -45,8 +45,10 @@ def site(month: bytes) -> Iterator[Site]:
 
 
 @pytest.fixture
-def stack(ready: Settings, site: Site, tmp_path: Path) -> Settings:
-    """The running MinIO with a downloads folder of this test alone, and the local server as the source."""
+def stack(ready: Settings, root: Store, site: Site, tmp_path: Path) -> Settings:
+    """The running MinIO without a month, a downloads folder of this test alone, and the local server as the source."""
+    for month in root.list("bronze", "nyc_yellow/"):
+        root._client.remove_object("bronze", month.key)
     return ready.model_copy(update={"tlc_base_url": f"{site.url}/trip-data", "home": tmp_path})
 
 
