@@ -47,7 +47,12 @@ def catalog_conf(settings: Settings) -> dict[str, str]:
         f"{_CATALOG}.jdbc.password": settings.catalog_password.get_secret_value(),
         f"{_CATALOG}.jdbc.schema-version": "V1",
         f"{_CATALOG}.warehouse": "s3://silver/",
-        f"{_CATALOG}.io-impl": "org.apache.iceberg.hadoop.HadoopFileIO",
+        # S3A would ask for each object's head before it reads it, and list folders that are none (measured: with this, a
+        # job takes a tenth less of CPU time).
+        f"{_CATALOG}.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        f"{_CATALOG}.s3.endpoint": settings.s3_url,
+        f"{_CATALOG}.client.region": settings.s3_region,
+        f"{_CATALOG}.s3.path-style-access": "true",
         # A long-lived session must see what other applications committed.
         f"{_CATALOG}.cache-enabled": "false",
         "spark.sql.defaultCatalog": CATALOG,
@@ -108,8 +113,8 @@ def engine_conf() -> dict[str, str]:
 def connect_server_conf(settings: Settings) -> dict[str, str]:
     """Spark properties of the warm Spark Connect server, an application on the standalone cluster.
 
-    S3A and Comet both take the S3 credentials from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` in the environment
-    of the server and its executors.
+    S3A, Iceberg and Comet all take the S3 credentials from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` in the
+    environment of the server and its executors.
     """
     return {
         **catalog_conf(settings),
@@ -208,6 +213,8 @@ def submit_session(settings: Settings, name: str) -> SparkSession:
                 **settings.spark_page_conf,
                 f"{_S3A}.access.key": settings.spark_access_key,
                 f"{_S3A}.secret.key": settings.spark_secret_key.get_secret_value(),
+                f"{_CATALOG}.s3.access-key-id": settings.spark_access_key,
+                f"{_CATALOG}.s3.secret-access-key": settings.spark_secret_key.get_secret_value(),
                 # One core, so that it finds a place beside the warm server.
                 "spark.cores.max": "1",
                 "spark.driver.host": settings.own_address,
@@ -264,8 +271,9 @@ def _java_class(text: str) -> str | None:
 
 
 def _store_conf(settings: Settings) -> dict[str, str]:
-    # Comet writes natively only where it understands every S3A setting, and it understands these (and the keys); with
-    # any other, a tuning of pools or buffers say, Spark's writer takes over without a word.
+    # Comet writes natively only where it understands every setting of S3A and of Iceberg's S3FileIO, and it understands
+    # these (and the keys); with any other, a tuning of pools or buffers say, Spark's writer takes over without a word.
+    # S3A is for what is no table's: files in bronze, and the listing that finds files of no table.
     return {
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         f"{_S3A}.endpoint": settings.s3_url,

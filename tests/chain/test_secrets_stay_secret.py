@@ -120,7 +120,9 @@ def test_files_that_have_passwords_are_their_owner_s_alone(stack: Stack, secrets
 
 def test_files_beside_the_home_folder_have_no_password(stack: Stack, secrets: dict[str, str], taken: str) -> None:
     home = stack.settings.home
-    beside = (folder for folder in Path(tempfile.gettempdir()).glob("sluice-*") if not home.is_relative_to(folder))
+    # Those of tests are the homes of other servers.
+    others = Path(tempfile.gettempdir()).glob("sluice-test-*")
+    beside = {*Path(tempfile.gettempdir()).glob("sluice-*")} - {home, *others}
     folders = [supervisor.run_folder(stack.settings), *beside]
     for folder in folders:
         if folder.is_dir():

@@ -72,6 +72,7 @@ def test_urls_of_postgres_and_minio_verify_the_server(encrypted: Settings) -> No
     conf = connect_server_conf(encrypted)
     assert conf["spark.sql.catalog.lake.uri"].endswith(f":5442/lake{options}")
     assert conf["spark.hadoop.fs.s3a.endpoint"] == "https://127.0.0.1:9000"
+    assert conf["spark.sql.catalog.lake.s3.endpoint"] == "https://127.0.0.1:9000"
 
 
 def test_a_container_s_certificate_of_postgres_is_held_against_its_name(plain: Settings, encrypted: Settings) -> None:
