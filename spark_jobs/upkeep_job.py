@@ -143,7 +143,11 @@ def _expire(spark: SparkSession, lake: Lake, name: str, keep_since: datetime) ->
 
 
 def _remove_orphans(spark: SparkSession, name: str, older_than: datetime) -> int:
-    call = f"CALL {CATALOG}.system.remove_orphan_files(table => '{name}', older_than => {_moment(older_than)})"
+    # A table has a folder for each file that came; asked folder by folder, the store would answer as many lists.
+    call = (
+        f"CALL {CATALOG}.system.remove_orphan_files(table => '{name}', older_than => {_moment(older_than)},"
+        " prefix_listing => true)"
+    )
     return len(spark.sql(call).collect())
 
 

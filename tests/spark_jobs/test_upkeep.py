@@ -227,12 +227,18 @@ def test_old_snapshots_go_unless_a_job_that_is_under_way_may_read_them(
 def test_file_that_no_snapshot_knows_is_removed_once_it_is_old(
     lake: SparkSession, store: JobStore, contract: DatasetContract, items: list[WorkItem]
 ) -> None:
-    store.put_old("silver", "nyc_yellow/data/left.parquet", datetime.now(UTC) - timedelta(days=4))
-    store.put_old("silver", "nyc_yellow/data/new.parquet", datetime.now(UTC) - timedelta(days=2))
+    names = ("left.parquet", "_source_id=0/left.parquet", "_source_id=0/a b%2F+é:")
+    left = {f"nyc_yellow/data/{name}" for name in names}
+    # Not of this table, although the name of its folder begins with the table's.
+    stay = {"nyc_yellow/data/new.parquet", "nyc_yellow_of_somebody/data/left.parquet", "nyc_yellow.parquet"}
+    for key in left | stay:
+        days = 2 if key.endswith("new.parquet") else 4
+        store.put_old("silver", key, datetime.now(UTC) - timedelta(days=days))
     done = look_after(lake, store, contract)
-    assert (done[SILVER].orphans_removed, done[REJECTS].orphans_removed) == (1, 0)
-    assert "nyc_yellow/data/left.parquet" not in store.keys("silver")
-    assert "nyc_yellow/data/new.parquet" in store.keys("silver")
+    assert (done[SILVER].orphans_removed, done[REJECTS].orphans_removed) == (len(left), 0)
+    kept = set(store.keys("silver"))
+    assert kept & left == set()
+    assert kept >= stay
     assert count_by_key(lake, SILVER) == COUNTS
 
 
