@@ -36,12 +36,29 @@ SERVICE_PERMISSIONS = frozenset(
     }
 )
 
+NEWS = """
+CREATE OR REPLACE FUNCTION sluice_tell_scheduler() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' OR NEW.state IS DISTINCT FROM OLD.state THEN
+        PERFORM pg_notify('sluice_scheduler', '');
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER sluice_tell_scheduler AFTER INSERT OR UPDATE OF state ON dag_run
+    FOR EACH ROW EXECUTE FUNCTION sluice_tell_scheduler();
+CREATE OR REPLACE TRIGGER sluice_tell_scheduler AFTER INSERT OR UPDATE OF state ON task_instance
+    FOR EACH ROW EXECUTE FUNCTION sluice_tell_scheduler();
+"""
+"""Has Postgres tell of each run or task that is new or in another state, for `sluice_listener.executor`."""
 
-def migrate() -> None:
-    """Create or upgrade the tables of Airflow and of its auth manager."""
+
+def migrate(settings: Settings) -> None:
+    """Create or upgrade the tables of Airflow and of its auth manager, and have their changes told of."""
     from airflow.utils.db import initdb
 
     initdb()
+    with psycopg.connect(settings.postgres_url("airflow", "airflow")) as connection:
+        connection.execute(NEWS)
 
 
 def make_users(settings: Settings) -> None:
@@ -87,6 +104,7 @@ def state_wanted(settings: Settings) -> str:
     parts = (
         *(version(name) for name in ("apache-airflow", "apache-airflow-providers-fab")),
         *(f"{action} {resource}" for action, resource in sorted(SERVICE_PERMISSIONS)),
+        NEWS,
         settings.airflow_admin_user,
         settings.airflow_admin_password.get_secret_value(),
         settings.airflow_service_user,
@@ -120,7 +138,7 @@ def main() -> None:
         return
     os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
     (settings.home / "airflow").mkdir(mode=0o700, parents=True, exist_ok=True)
-    migrate()
+    migrate(settings)
     make_users(settings)
     record_state(settings, wanted)
 

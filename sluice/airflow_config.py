@@ -56,10 +56,16 @@ def _core(settings: Settings) -> dict[str, str]:
 
 def _executor(settings: Settings) -> dict[str, str]:
     if settings.redis_url is None:
-        # Each of them is a process that is forked at start; 32 by default.
-        return {"AIRFLOW__CORE__EXECUTOR": "LocalExecutor", "AIRFLOW__CORE__PARALLELISM": "4"}
+        return {
+            # LocalExecutor, which waits for changes; the scheduler need not.
+            "AIRFLOW__CORE__EXECUTOR": "sluice_listener.executor.NotifiedLocalExecutor",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0",
+            # Each of them is a process that is forked at start; 32 by default.
+            "AIRFLOW__CORE__PARALLELISM": "4",
+        }
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         # Over all workers; how many tasks each takes at a time is the next one.
         "AIRFLOW__CORE__PARALLELISM": "64",
         "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",
@@ -99,7 +105,6 @@ def _web(settings: Settings) -> dict[str, str]:
 def _pace(settings: Settings) -> dict[str, str]:
     """Short waits where a file's way passes, long ones elsewhere."""
     return {
-        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "True",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": HOST,
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(settings.ports.airflow_scheduler_health),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import signal
@@ -43,14 +44,33 @@ SECRETS = {
 }
 
 
+_blocks: dict[int, int] = {}
+"""Blocks of ports that are this process's until it ends, with the open lock file of each."""
+
+
 def free_port_block(size: int) -> int:
-    """First of a block of ports that nobody holds, below the range that the kernel gives to outgoing connections."""
-    # From a place of its own, since others may look at the same moment.
+    """First of a block of ports that nobody holds, below the range that the kernel gives to outgoing connections.
+
+    No other process of tests gets it, although the servers that will listen there are yet to start.
+    """
     first = 21000 + 100 * (os.getpid() % 110)
     for base in (*range(first, 32000, 100), *range(21000, first, 100)):
-        if all(_is_free(base + offset) for offset in range(size)):
+        if _is_ours(base) and all(_is_free(base + offset) for offset in range(size)):
             return base
     raise RuntimeError("no block of free ports below 32000")
+
+
+def _is_ours(base: int) -> bool:
+    if base not in _blocks:
+        path = Path(tempfile.gettempdir(), f"sluice-test-ports-{os.getuid()}-{base}")
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        _blocks[base] = file
+    return True
 
 
 def _is_free(port: int) -> bool:
