@@ -1,5 +1,6 @@
-"""Make Airflow's tables and its two users. Safe to repeat; run it before any part of Airflow starts.
+"""Make Airflow's tables, what tells of changes in them, and its two users.
 
+Safe to repeat; run it before any part of Airflow starts.
 Run as a script, with the environment that Airflow's parts get (`sluice.airflow_config`).
 """
 

@@ -55,12 +55,13 @@ def free_port_block(size: int) -> int:
     """
     first = 21000 + 100 * (os.getpid() % 110)
     for base in (*range(first, 32000, 100), *range(21000, first, 100)):
-        if _is_ours(base) and all(_is_free(base + offset) for offset in range(size)):
+        if _reserve(base) and all(_is_free(base + offset) for offset in range(size)):
             return base
     raise RuntimeError("no block of free ports below 32000")
 
 
-def _is_ours(base: int) -> bool:
+def _reserve(base: int) -> bool:
+    """Whether a block is this process's, from now on or already."""
     if base not in _blocks:
         path = Path(tempfile.gettempdir(), f"sluice-test-ports-{os.getuid()}-{base}")
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
