@@ -67,5 +67,6 @@ def test_contract_that_says_submit_takes_its_files_by_applications_of_their_own(
     story = put(f"{dataset}/zones.parquet", (tmp_path / "zones.parquet").read_bytes())
     assert story.state is FileState.DONE, story
     assert query(f"select zone from silver.{dataset}") == [("Newark Airport",)]
-    master = httpx.get(f"http://{HOST}:{stack.settings.ports.spark_master_ui}/json/").raise_for_status().json()
+    page = f"http://{HOST}:{stack.settings.ports.spark_master_ui}/json/"
+    master = httpx.get(page, timeout=60).raise_for_status().json()
     assert f"sluice-{story.layers[0].run_id}" in {application["name"] for application in master["completedapps"]}

@@ -69,7 +69,7 @@ BODIES = {
 def airflow(stack: Stack, user: str, password: SecretStr) -> httpx.Client:
     """Airflow's API as one of its users."""
     login = {"username": user, "password": password.get_secret_value()}
-    answer = httpx.post(f"{stack.settings.airflow_url}/auth/token", json=login, trust_env=False)
+    answer = httpx.post(f"{stack.settings.airflow_url}/auth/token", json=login, trust_env=False, timeout=60)
     assert answer.status_code == 201
     return httpx.Client(
         base_url=stack.settings.airflow_url,
@@ -124,7 +124,7 @@ def test_service_user_is_refused_users_and_roles_which_the_admin_may_see(
 
 
 def test_nobody_sees_anything_of_airflow_without_a_login(stack: Stack) -> None:
-    with httpx.Client(base_url=stack.settings.airflow_url, trust_env=False) as client:
+    with httpx.Client(base_url=stack.settings.airflow_url, trust_env=False, timeout=60) as client:
         assert client.get("/api/v2/dags").status_code == 401
         wrong = {"username": stack.settings.airflow_admin_user, "password": "wrong"}
         assert client.post("/auth/token", json=wrong).status_code == 401

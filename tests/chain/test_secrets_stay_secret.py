@@ -202,7 +202,7 @@ def spark_pages(stack: Stack) -> dict[str, str]:
     ports = stack.settings.ports
     pages = {}
     applications = f"http://{HOST}:{ports.spark_connect_ui}/api/v1/applications"
-    application = httpx.get(applications, trust_env=False).json()[0]["id"]
+    application = httpx.get(applications, trust_env=False, timeout=60).json()[0]["id"]
     for url in (
         *(
             f"http://{HOST}:{port}{path}"
@@ -235,7 +235,7 @@ def test_spark_shows_no_password_on_its_pages(stack: Stack, secrets: dict[str, s
 def test_metrics_and_status_have_no_password(stack: Stack, secrets: dict[str, str], taken: str) -> None:
     ports = stack.settings.ports
     texts = {
-        "router": httpx.get(f"http://{HOST}:{ports.router_metrics}/metrics", trust_env=False).text,
+        "router": httpx.get(f"http://{HOST}:{ports.router_metrics}/metrics", trust_env=False, timeout=60).text,
         **{
             command: stack.run(*command.split()).stdout
             for command in (
