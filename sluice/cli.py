@@ -155,9 +155,11 @@ def install(as_json: Json = False) -> None:
     """Obtain the servers: build MinIO, fetch Kafka's and Spark's jars, install Java where it may."""
     with _told(as_json):
         from sluice.install import install_servers
+        from sluice.spark_home import make_spark_home
 
         settings = load_settings()
         install_servers(settings.cache, _say(as_json))
+        make_spark_home(settings.cache, _say(as_json))
         _print_json({"cache": str(settings.cache)}) if as_json else render.step(f"servers are in {settings.cache}")
 
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from contracts.settings import HOST, PROJECT, Settings
+from contracts.settings import HOST, Settings
 from ingest.notifications import notification_environment
 from sluice import install, kafka_server, postgres_server
 from sluice.airflow_config import airflow_environment
 from sluice.secrets import write_private
-
-LOGGING = PROJECT / "compose" / "conf" / "log4j2.properties"
+from sluice.spark_home import CONF, LOGGING, spark_environment, spark_home
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,8 @@ def _postgres(settings: Settings) -> Command:
 
 def _spark_environment(settings: Settings) -> dict[str, str]:
     return {
+        **spark_environment(settings.cache),
         "JAVA_HOME": _java(settings),
-        "SPARK_HOME": str(install.pyspark_home()),
-        "SPARK_CONF_DIR": str(LOGGING.parent),
         "SPARK_LOCAL_IP": settings.listen,
         "SPARK_PUBLIC_DNS": settings.own_address,
         "SPARK_DAEMON_MEMORY": "256m",
@@ -90,6 +88,10 @@ def _spark_environment(settings: Settings) -> dict[str, str]:
         "SPARK_LOCAL_DIRS": str(settings.home / "spark" / "local"),
         "PYSPARK_PYTHON": sys.executable,
     }
+
+
+def _spark_program(settings: Settings, name: str) -> str:
+    return str(spark_home(settings.cache) / "bin" / name)
 
 
 def _spark_daemon_options(settings: Settings, **options: object) -> str:
@@ -122,7 +124,7 @@ def _spark_master(settings: Settings) -> Command:
     }
     return Command(
         [
-            str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.master.Master",
+            _spark_program(settings, "spark-class"), "org.apache.spark.deploy.master.Master",
             "--host", settings.own_address, "--port", str(ports.spark_master),
             "--webui-port", str(ports.spark_master_ui),
         ],
@@ -138,7 +140,7 @@ def _spark_worker(settings: Settings) -> Command:
     # worker there takes the greeting for its own registration, and neither of the two ever notices.
     return Command(
         [
-            str(install.pyspark_home() / "bin" / "spark-class"), "org.apache.spark.deploy.worker.Worker",
+            _spark_program(settings, "spark-class"), "org.apache.spark.deploy.worker.Worker",
             "--host", settings.own_address, "--port", "0",
             "--webui-port", str(ports.spark_worker_ui),
             "--cores", str(2 * settings.spark_cores), "--memory", settings.spark_worker_memory,
@@ -156,7 +158,7 @@ def _spark_connect(settings: Settings) -> Command:
     asks = {"SPARK_CONNECT_AUTHENTICATE_TOKEN": token} if settings.ca_file is not None else {}
     return Command(
         [
-            str(install.pyspark_home() / "bin" / "spark-submit"),
+            _spark_program(settings, "spark-submit"),
             "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
             "--name", "sluice-connect", "--properties-file", str(connect_properties(settings)), "spark-internal",
         ],
@@ -173,10 +175,15 @@ def connect_properties(settings: Settings) -> Path:
     return settings.home / "spark" / "connect.properties"
 
 
-def _prepare_connect(settings: Settings) -> None:
+def connect_conf(settings: Settings) -> dict[str, str]:
+    """Properties of the warm Spark Connect server, with those that name a file of this machine."""
     from spark_jobs.session import connect_server_conf
 
-    conf = connect_server_conf(settings)
+    return connect_server_conf(settings) | {"spark.scheduler.allocation.file": f"file://{CONF / 'fairscheduler.xml'}"}
+
+
+def _prepare_connect(settings: Settings) -> None:
+    conf = connect_conf(settings)
     write_private(connect_properties(settings), "".join(f"{name} {value}\n" for name, value in sorted(conf.items())))
 
 

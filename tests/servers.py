@@ -25,8 +25,7 @@ from ingest.notifications import notification_environment
 from sluice import kafka_server, postgres_server
 from sluice.install import QUICK_JVM
 from sluice.secrets import write_private
-from sluice.services import BY_NAME, connect_properties
-from spark_jobs.session import connect_server_conf
+from sluice.services import BY_NAME, connect_conf, connect_properties
 
 SECRETS = {
     "minio_root_password": "root-for-tests",
@@ -172,7 +171,7 @@ def running_spark_connect(settings: Settings, more: Mapping[str, str] | None = N
     Args:
         more: further properties.
     """
-    conf = connect_server_conf(settings) | {
+    conf = connect_conf(settings) | {
         "spark.master": "local[2]",
         "spark.ui.enabled": "false",
         "spark.sql.shuffle.partitions": "1",

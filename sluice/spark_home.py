@@ -1,0 +1,151 @@
+"""Spark's programs in the cache folder, with an archive of the classes that its processes load (class data sharing).
+
+A JVM finds, parses and verifies some 20,000 classes before Spark's first query ends: half of the CPU time until then
+(docs/architecture.md). With the archive it maps them into memory. A JVM takes an archive only with the class path that
+it was made for, so the jars have one place for all environments of a user, and no folder with files is on the path.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from contracts.settings import PROJECT
+from sluice.install import JARS, QUICK_JVM, Java, Say, ensure_java, find_java, pyspark_home
+
+CLASSES = JARS / "spark.classes"
+"""Names of classes, sorted, a line each; docs/architecture.md tells how they are recorded."""
+LOADER = JARS / "LoadClasses.java"
+CONF = PROJECT / "compose" / "conf"
+LOGGING = CONF / "log4j2.properties"
+# Where it was made for, all JVMs share its pages; moved, as is Java's default, each has 200 MB of its own.
+_AT_ITS_ADDRESS = "-XX:+UnlockDiagnosticVMOptions -XX:ArchiveRelocationMode=0"
+_SILENT = "-Xlog:cds=off -Xlog:cds+dynamic=off"
+_PARTS = ("bin", "jars", "python", "sbin")
+
+
+def spark_home(cache: Path) -> Path:
+    """Spark as its services run it: the cache's, or pyspark's own where that is none of this version and Java."""
+    home, java = cache / "spark", find_java()
+    return home if java is not None and _made_for(home) == _key(java) else pyspark_home()
+
+
+def spark_environment(cache: Path) -> dict[str, str]:
+    """Environment of a Spark process: where Spark is, and its JVM's options; executors have it of their worker."""
+    home = spark_home(cache)
+    options = f'-Dlog4j2.configurationFile="{LOGGING}" {archive_options(home)} {os.environ.get("JDK_JAVA_OPTIONS", "")}'
+    return {"SPARK_HOME": str(home), "SPARK_CONF_DIR": str(_no_conf(home)), "JDK_JAVA_OPTIONS": options.strip()}
+
+
+def archive_options(home: Path) -> str:
+    """Options of a JVM that uses the archive, if there is one; with another class path it goes on without, silently."""
+    archive = _archive(home)
+    return f'-XX:SharedArchiveFile="{archive}" {_AT_ITS_ADDRESS} {_SILENT}' if archive.is_file() else ""
+
+
+def make_spark_home(cache: Path, say: Say) -> None:
+    """Put Spark's programs and jars into the cache and make the archive, unless they are there; and have `spark-submit`
+    of this environment use them.
+
+    Raises:
+        SetupError: Java is missing.
+    """
+    java, home = ensure_java(say), cache / "spark"
+    key = _key(java)
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "spark.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _made_for(home) != key:
+            say("Archiving the classes that Spark loads, so that it starts sooner; half a minute to two, once ...")
+            shutil.rmtree(home, ignore_errors=True)
+            for part in _PARTS:
+                shutil.copytree(pyspark_home() / part, home / part, copy_function=_link_or_copy)
+            wrong = _make_archive(java, home)
+            if wrong:
+                say(f"Java makes no archive, so Spark starts without: {wrong}")
+                shutil.rmtree(home)
+                return
+            (home / "made-for").write_text(key, "ascii")
+    _write_submit_environment(home, key)
+
+
+def _key(java: Java) -> str:
+    """What the archive depends on, as a digest."""
+    jars = sorted((jar.name, jar.stat().st_size) for jar in (pyspark_home() / "jars").glob("*.jar"))
+    release = (java.home / "release").read_bytes()
+    parts = (CLASSES.read_bytes(), LOADER.read_bytes(), release, repr((str(java.home), jars)).encode())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def _made_for(home: Path) -> str | None:
+    try:
+        return (home / "made-for").read_text("ascii")
+    except OSError:
+        return None
+
+
+def _archive(home: Path) -> Path:
+    return home / "spark.jsa"
+
+
+def _no_conf(home: Path) -> Path:
+    """A folder that is not there: Spark puts it on the class path, and one with files would keep archives out."""
+    return home / "conf.none"
+
+
+def class_path(home: Path) -> str:
+    """The class path that Spark's launcher gives to a JVM."""
+    first = next((home / "jars").glob("slf4j-api-*.jar"))
+    return f"{_no_conf(home)}/:{first}:{home}/jars/*"
+
+
+def _make_archive(java: Java, home: Path) -> str:
+    """Make it; what went wrong, or nothing."""
+    # Janino, which Spark brings along, runs the loader from its source: a Java without a compiler is enough.
+    command = [str(java.binary), *QUICK_JVM, f"-XX:ArchiveClassesAtExit={_archive(home)}", "-Xlog:disable"]
+    command += ["-cp", class_path(home), "org.codehaus.janino.SimpleCompiler", str(LOADER), "LoadClasses", str(CLASSES)]
+    environment = {name: value for name, value in os.environ.items() if name != "JDK_JAVA_OPTIONS"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode or not _archive(home).is_file():
+        said = (done.stderr + done.stdout).strip().splitlines() or ["it said nothing"]
+        return f"{java.binary} ended with {done.returncode}: {said[0][:300]}"
+    return ""
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    with suppress(OSError):  # Another file system, or one without such links.
+        os.link(os.path.realpath(source), target)
+        return
+    shutil.copy2(source, target)
+
+
+def _write_submit_environment(home: Path, key: str) -> None:
+    """Have a `spark-submit` by hand take the cache's Spark too, unless a person's own files say how it is set up."""
+    conf = pyspark_home() / "conf"
+    mine, script = "# Made by `make setup`.", conf / "spark-env.sh"
+    if script.exists() and not script.read_text("utf-8", errors="replace").startswith(mine):
+        return
+    quick = " ".join((*QUICK_JVM, "-XX:ReservedCodeCacheSize=240m"))
+    script.write_text(
+        f"""{mine} Spark from the cache folder, with its archive of classes, if it is this version's
+# and conf/spark-defaults.conf is not your own. What that file says is said here, where the command line says nothing.
+made_for=$(cat {shlex.quote(str(home))}/made-for 2>/dev/null || true)
+if [ -L "$SPARK_CONF_DIR/spark-defaults.conf" ] && [ "$made_for" = {key} ]; then
+    SPARK_HOME={shlex.quote(str(home))}
+    SPARK_CONF_DIR={shlex.quote(str(_no_conf(home)))}
+    SPARK_SUBMIT_OPTS={shlex.quote(archive_options(home))}" ${{SPARK_SUBMIT_OPTS:-}}"
+    case "$*" in
+        *--driver-java-options* | *spark.driver.extraJavaOptions* | *--properties-file*) ;;
+        *) SPARK_SUBMIT_OPTS="{quick} $SPARK_SUBMIT_OPTS" ;;
+    esac
+fi
+unset made_for
+""",
+        "utf-8",
+    )
