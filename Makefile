@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in $(foreach v,3.11 3.12 3.13 3,/usr/bin/python$v) pytho
 	$$p -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements.lock)
 BIN := .venv/bin
+CACHE := $(or $(SLUICE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice)
 ARGS ?=
 SEED ?= 1
 ROUNDS ?= 20
@@ -47,7 +48,7 @@ chaos: setup ## seeded faults on a stack of its own  (SEED=1 ROUNDS=20)
 check: .venv/.ready ## lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --cache-dir $(CACHE)/mypy
 
 format: .venv/.ready ## put the code into shape
 	$(BIN)/ruff check --fix .
