@@ -13,8 +13,11 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from contracts.settings import PROJECT
 from sluice.install import JARS, QUICK_JVM, Java, Say, ensure_java, find_java, pyspark_home
@@ -27,13 +30,16 @@ LOGGING = CONF / "log4j2.properties"
 # Where it was made for, all JVMs share its pages; moved, as is Java's default, each has 200 MB of its own.
 _AT_ITS_ADDRESS = "-XX:+UnlockDiagnosticVMOptions -XX:ArchiveRelocationMode=0"
 _SILENT = "-Xlog:cds=off -Xlog:cds+dynamic=off"
+KEPT_SECONDS = 30 * 86400
+"""For how long the folder of another version stays after its last `make setup`."""
 _PARTS = ("bin", "jars", "python", "sbin")
 
 
 def spark_home(cache: Path) -> Path:
     """Spark as its services run it: the cache's, or pyspark's own where that is none of this version and Java."""
-    home, java = cache / "spark", find_java()
-    return home if java is not None and _made_for(home) == _key(java) else pyspark_home()
+    java = find_java()
+    home = None if java is None else _home(cache, java)
+    return home if home is not None and _complete(home).is_file() else pyspark_home()
 
 
 def spark_environment(cache: Path) -> dict[str, str]:
@@ -56,12 +62,12 @@ def make_spark_home(cache: Path, say: Say) -> None:
     Raises:
         SetupError: Java is missing.
     """
-    java, home = ensure_java(say), cache / "spark"
-    key = _key(java)
+    java = ensure_java(say)
+    home = _home(cache, java)
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "spark.lock").open("w") as lock:
+    with (cache / "spark-home.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _made_for(home) != key:
+        if not _complete(home).is_file():
             say("Archiving the classes that Spark loads, so that it starts sooner; half a minute to two, once ...")
             shutil.rmtree(home, ignore_errors=True)
             for part in _PARTS:
@@ -71,23 +77,34 @@ def make_spark_home(cache: Path, say: Say) -> None:
                 say(f"Java makes no archive, so Spark starts without: {wrong}")
                 shutil.rmtree(home)
                 return
-            (home / "made-for").write_text(key, "ascii")
-    _write_submit_environment(home, key)
+        _complete(home).touch()
+        for old in cache.glob("spark-home-*"):
+            if old != home and not _in_use(old):
+                shutil.rmtree(old)
+    _write_submit_environment(home)
 
 
-def _key(java: Java) -> str:
-    """What the archive depends on, as a digest."""
+def _home(cache: Path, java: Java) -> Path:
+    """The folder for this version, so that a stack of another one keeps what it runs on."""
     jars = sorted((jar.name, jar.stat().st_size) for jar in (pyspark_home() / "jars").glob("*.jar"))
     release = (java.home / "release").read_bytes()
     parts = (CLASSES.read_bytes(), LOADER.read_bytes(), release, repr((str(java.home), jars)).encode())
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+    return cache / f"spark-home-{key[:12]}"
 
 
-def _made_for(home: Path) -> str | None:
-    try:
-        return (home / "made-for").read_text("ascii")
-    except OSError:
-        return None
+def _complete(home: Path) -> Path:
+    """A file that is there once all else is; its time is that of the last `make setup`."""
+    return home / "complete"
+
+
+def _in_use(home: Path) -> bool:
+    """Whether an environment was set up with it not long ago, or a process runs on it."""
+    if _complete(home).is_file() and time.time() - _complete(home).stat().st_mtime < KEPT_SECONDS:
+        return True
+    return any(
+        str(home) in part for process in psutil.process_iter(["cmdline"]) for part in process.info["cmdline"] or ()
+    )
 
 
 def _archive(home: Path) -> Path:
@@ -125,7 +142,7 @@ def _link_or_copy(source: str, target: str) -> None:
     shutil.copy2(source, target)
 
 
-def _write_submit_environment(home: Path, key: str) -> None:
+def _write_submit_environment(home: Path) -> None:
     """Have a `spark-submit` by hand take the cache's Spark too, unless a person's own files say how it is set up."""
     conf = pyspark_home() / "conf"
     mine, script = "# Made by `make setup`.", conf / "spark-env.sh"
@@ -133,10 +150,9 @@ def _write_submit_environment(home: Path, key: str) -> None:
         return
     quick = " ".join((*QUICK_JVM, "-XX:ReservedCodeCacheSize=240m"))
     script.write_text(
-        f"""{mine} Spark from the cache folder, with its archive of classes, if it is this version's
-# and conf/spark-defaults.conf is not your own. What that file says is said here, where the command line says nothing.
-made_for=$(cat {shlex.quote(str(home))}/made-for 2>/dev/null || true)
-if [ -L "$SPARK_CONF_DIR/spark-defaults.conf" ] && [ "$made_for" = {key} ]; then
+        f"""{mine} Spark from the cache folder, with its archive of classes, if that is there and
+# conf/spark-defaults.conf is not your own. What that file says is said here, where the command line says nothing.
+if [ -L "$SPARK_CONF_DIR/spark-defaults.conf" ] && [ -f {shlex.quote(str(_complete(home)))} ]; then
     SPARK_HOME={shlex.quote(str(home))}
     SPARK_CONF_DIR={shlex.quote(str(_no_conf(home)))}
     SPARK_SUBMIT_OPTS={shlex.quote(archive_options(home))}" ${{SPARK_SUBMIT_OPTS:-}}"
@@ -145,7 +161,6 @@ if [ -L "$SPARK_CONF_DIR/spark-defaults.conf" ] && [ "$made_for" = {key} ]; then
         *) SPARK_SUBMIT_OPTS="{quick} $SPARK_SUBMIT_OPTS" ;;
     esac
 fi
-unset made_for
 """,
         "utf-8",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -56,9 +57,8 @@ def test_spark_takes_its_classes_from_the_archive(by_hand: bool, tmp_path: Path)
 
 
 def test_spark_is_pyspark_s_own_where_the_cache_has_none_or_one_of_another_version(tmp_path: Path) -> None:
-    assert spark_home(tmp_path) == pyspark_home()
-    (tmp_path / "spark").mkdir()
-    (tmp_path / "spark" / "made-for").write_text("another version")
+    (tmp_path / "spark-home-0123456789ab").mkdir()
+    (tmp_path / "spark-home-0123456789ab" / "complete").touch()
     assert spark_home(tmp_path) == pyspark_home()
     environment = spark_environment(tmp_path)
     assert environment["SPARK_HOME"] == str(pyspark_home())
@@ -97,20 +97,40 @@ def _java(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
     monkeypatch.setattr(module, "find_java", lambda: Java(folder, 17))
 
 
-def test_archive_is_made_once_and_anew_for_other_jars(
+def test_archive_is_made_once_and_another_one_for_other_jars(
     pyspark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _java(tmp_path / "java", monkeypatch, 'echo made > "$archive"')
-    said: list[str] = []
+    cache, said = tmp_path / "cache", list[str]()
     for _ in range(2):
-        make_spark_home(tmp_path / "cache", said.append)
-        assert spark_home(tmp_path / "cache") == tmp_path / "cache" / "spark"
+        make_spark_home(cache, said.append)
+    first = spark_home(cache)
+    assert (first / "spark.jsa").read_text() == "made\n"
     assert len(said) == 1
     (pyspark / "jars" / "iceberg.jar").write_bytes(b"new")
-    assert spark_home(tmp_path / "cache") == pyspark
-    make_spark_home(tmp_path / "cache", said.append)
+    assert spark_home(cache) == pyspark
+    make_spark_home(cache, said.append)
     assert len(said) == 2
-    assert (tmp_path / "cache" / "spark" / "jars" / "iceberg.jar").read_bytes() == b"new"
+    assert (spark_home(cache) / "jars" / "iceberg.jar").read_bytes() == b"new"
+    assert (first / "spark.jsa").is_file(), "a stack of the other version may run on it"
+
+
+def test_folder_of_another_version_goes_a_month_after_its_last_setup_unless_a_process_runs_on_it(
+    pyspark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _java(tmp_path / "java", monkeypatch, 'echo made > "$archive"')
+    cache = tmp_path / "cache"
+    fresh, old, running, half = (cache / f"spark-home-{name}" for name in ("fresh", "old", "running", "half"))
+    for home in (fresh, old, running, half):
+        home.mkdir(parents=True)
+    for home in (fresh, old, running):
+        (home / "complete").touch()
+    for home in (old, running):
+        os.utime(home / "complete", (0, 0))
+    with subprocess.Popen([sys.executable, "-c", "input()", str(running / "jars")], stdin=subprocess.PIPE) as process:
+        make_spark_home(cache, print)
+        process.communicate(b"\n")
+    assert set(cache.glob("spark-home-*")) == {fresh, running, spark_home(cache)}
 
 
 def test_java_that_makes_no_archive_is_told_and_spark_is_pyspark_s_own(
@@ -121,6 +141,7 @@ def test_java_that_makes_no_archive_is_told_and_spark_is_pyspark_s_own(
     make_spark_home(tmp_path / "cache", said.append)
     assert said[-1].endswith("ended with 1: this Java cannot")
     assert spark_home(tmp_path / "cache") == pyspark
+    assert list((tmp_path / "cache").glob("spark-home-*")) == []
     assert not (pyspark / "conf" / "spark-env.sh").exists()
 
 
@@ -156,8 +177,8 @@ def test_spark_submit_takes_the_cache_s_spark_unless_the_defaults_are_a_person_s
     _java(tmp_path / "java", monkeypatch, 'echo made > "$archive"')
     cache = tmp_path / "cache of 'mine'"
     make_spark_home(cache, print)
-    assert _sourced(pyspark) == str(cache / "spark")
-    (cache / "spark" / "made-for").write_text("another version")
+    assert _sourced(pyspark) == str(spark_home(cache))
+    shutil.rmtree(spark_home(cache))
     assert _sourced(pyspark) == "usual"
     make_spark_home(cache, print)
     (pyspark / "conf" / "spark-defaults.conf").unlink()
