@@ -31,7 +31,10 @@ QUICK_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """Of servers with little to do: the quick compiler alone, and a collector without threads of its own; they start with
 half the CPU time (measured; see docs/architecture.md)."""
 JARS = PROJECT / "compose" / "jars"
-SUBMIT_DEFAULTS = PROJECT / "compose" / "conf" / "spark-defaults.conf"
+CONF = PROJECT / "compose" / "conf"
+LOGGING = CONF / "log4j2.properties"
+"""Of Kafka and Spark."""
+SUBMIT_DEFAULTS = CONF / "spark-defaults.conf"
 
 Say = Callable[[str], None]
 

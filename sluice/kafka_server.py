@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contracts.errors import SetupError
-from contracts.settings import HOST, PROJECT, Settings
+from contracts.settings import HOST, Settings
 from sluice import install
 from sluice.secrets import write_private
 
@@ -161,7 +161,7 @@ def prepare(settings: Settings) -> None:
         raise SetupError("Java 17 or 21 is missing; run: sluice doctor")
     done = subprocess.run(
         [
-            str(java.binary), f"-Dlog4j2.configurationFile={PROJECT / 'compose' / 'conf' / 'log4j2.properties'}",
+            str(java.binary), f"-Dlog4j2.configurationFile={install.LOGGING}",
             "-cp", _class_path(settings), "kafka.tools.StorageTool",
             "format", "--standalone", "-t", new_cluster_id(), "-c", str(file),
         ],

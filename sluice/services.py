@@ -17,7 +17,7 @@ from ingest.notifications import notification_environment
 from sluice import install, kafka_server, postgres_server
 from sluice.airflow_config import airflow_environment
 from sluice.secrets import write_private
-from sluice.spark_home import CONF, LOGGING, spark_environment, spark_home
+from sluice.spark_home import spark_environment
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _minio(settings: Settings) -> Command:
 
 
 def _kafka(settings: Settings) -> Command:
-    return Command(kafka_server.argv(settings, _java(settings), LOGGING))
+    return Command(kafka_server.argv(settings, _java(settings), install.LOGGING))
 
 
 def _postgres(settings: Settings) -> Command:
@@ -88,10 +88,6 @@ def _spark_environment(settings: Settings) -> dict[str, str]:
         "SPARK_LOCAL_DIRS": str(settings.home / "spark" / "local"),
         "PYSPARK_PYTHON": sys.executable,
     }
-
-
-def _spark_program(settings: Settings, name: str) -> str:
-    return str(spark_home(settings.cache) / "bin" / name)
 
 
 def _spark_daemon_options(settings: Settings, **options: object) -> str:
@@ -122,31 +118,33 @@ def _spark_master(settings: Settings) -> Command:
         "spark.deploy.recoveryDirectory": master_state(settings),
         "spark.deploy.recoveryTimeout": "10s",
     }
+    environment = _spark_environment(settings)
     return Command(
         [
-            _spark_program(settings, "spark-class"), "org.apache.spark.deploy.master.Master",
+            f"{environment['SPARK_HOME']}/bin/spark-class", "org.apache.spark.deploy.master.Master",
             "--host", settings.own_address, "--port", str(ports.spark_master),
             "--webui-port", str(ports.spark_master_ui),
         ],
-        _spark_environment(settings) | {"SPARK_MASTER_OPTS": _spark_daemon_options(settings, **options)},
+        environment | {"SPARK_MASTER_OPTS": _spark_daemon_options(settings, **options)},
     )  # fmt: skip
 
 
 def _spark_worker(settings: Settings) -> Command:
     ports = settings.ports
     options = {"spark.worker.cleanup.enabled": "true", "spark.worker.cleanup.appDataTtl": 86400}
+    environment = _spark_environment(settings)
     # The warm server holds its cores for good; as many again are offered to spark-submit applications.
     # Any free port: a master that comes back after the worker greets the one that it knew at its old address. A new
     # worker there takes the greeting for its own registration, and neither of the two ever notices.
     return Command(
         [
-            _spark_program(settings, "spark-class"), "org.apache.spark.deploy.worker.Worker",
+            f"{environment['SPARK_HOME']}/bin/spark-class", "org.apache.spark.deploy.worker.Worker",
             "--host", settings.own_address, "--port", "0",
             "--webui-port", str(ports.spark_worker_ui),
             "--cores", str(2 * settings.spark_cores), "--memory", settings.spark_worker_memory,
             "--work-dir", str(settings.home / "spark" / "work"), settings.spark_master_url,
         ],
-        _spark_environment(settings)
+        environment
         | _spark_credentials(settings)
         | {"SPARK_WORKER_OPTS": _spark_daemon_options(settings, **options)},
     )  # fmt: skip
@@ -156,14 +154,15 @@ def _spark_connect(settings: Settings) -> Command:
     # On its loopback address the token would keep out nobody who cannot read the secrets anyway.
     token = settings.spark_connect_token.get_secret_value()
     asks = {"SPARK_CONNECT_AUTHENTICATE_TOKEN": token} if settings.ca_file is not None else {}
+    environment = _spark_environment(settings)
     return Command(
         [
-            _spark_program(settings, "spark-submit"),
+            f"{environment['SPARK_HOME']}/bin/spark-submit",
             "--class", "org.apache.spark.sql.connect.service.SparkConnectServer",
             "--name", "sluice-connect", "--properties-file", str(connect_properties(settings)), "spark-internal",
         ],
         # spark-submit takes the memory of this one class from the daemons' variable, before its own properties.
-        _spark_environment(settings)
+        environment
         | _spark_credentials(settings)
         | {"SPARK_DAEMON_MEMORY": settings.spark_driver_memory}
         | asks,
@@ -179,7 +178,9 @@ def connect_conf(settings: Settings) -> dict[str, str]:
     """Properties of the warm Spark Connect server, with those that name a file of this machine."""
     from spark_jobs.session import connect_server_conf
 
-    return connect_server_conf(settings) | {"spark.scheduler.allocation.file": f"file://{CONF / 'fairscheduler.xml'}"}
+    return connect_server_conf(settings) | {
+        "spark.scheduler.allocation.file": f"file://{install.CONF / 'fairscheduler.xml'}"
+    }
 
 
 def _prepare_connect(settings: Settings) -> None:

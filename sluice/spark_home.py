@@ -14,25 +14,31 @@ import shlex
 import shutil
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from contracts.settings import PROJECT
-from sluice.install import JARS, QUICK_JVM, Java, Say, ensure_java, find_java, pyspark_home
+from sluice.install import (
+    JARS,
+    LOGGING,
+    QUICK_JVM,
+    SUBMIT_DEFAULTS,
+    Java,
+    Say,
+    ensure_java,
+    find_java,
+    pyspark_home,
+)
 
 CLASSES = JARS / "spark.classes"
 """Names of classes, sorted, a line each; docs/architecture.md tells how they are recorded."""
 LOADER = JARS / "LoadClasses.java"
-CONF = PROJECT / "compose" / "conf"
-LOGGING = CONF / "log4j2.properties"
 # Where it was made for, all JVMs share its pages; moved, as is Java's default, each has 200 MB of its own.
 _AT_ITS_ADDRESS = "-XX:+UnlockDiagnosticVMOptions -XX:ArchiveRelocationMode=0"
 _SILENT = "-Xlog:cds=off -Xlog:cds+dynamic=off"
 KEPT_SECONDS = 30 * 86400
 """For how long the folder of another version stays after its last `make setup`."""
-_PARTS = ("bin", "jars", "python", "sbin")
+_PARTS = ("bin", "jars", "python")
 
 
 def spark_home(cache: Path) -> Path:
@@ -45,11 +51,13 @@ def spark_home(cache: Path) -> Path:
 def spark_environment(cache: Path) -> dict[str, str]:
     """Environment of a Spark process: where Spark is, and its JVM's options; executors have it of their worker."""
     home = spark_home(cache)
-    options = f'-Dlog4j2.configurationFile="{LOGGING}" {archive_options(home)} {os.environ.get("JDK_JAVA_OPTIONS", "")}'
+    options = (
+        f'-Dlog4j2.configurationFile="{LOGGING}" {_archive_options(home)} {os.environ.get("JDK_JAVA_OPTIONS", "")}'
+    )
     return {"SPARK_HOME": str(home), "SPARK_CONF_DIR": str(_no_conf(home)), "JDK_JAVA_OPTIONS": options.strip()}
 
 
-def archive_options(home: Path) -> str:
+def _archive_options(home: Path) -> str:
     """Options of a JVM that uses the archive, if there is one; with another class path it goes on without, silently."""
     archive = _archive(home)
     return f'-XX:SharedArchiveFile="{archive}" {_AT_ITS_ADDRESS} {_SILENT}' if archive.is_file() else ""
@@ -116,7 +124,7 @@ def _no_conf(home: Path) -> Path:
     return home / "conf.none"
 
 
-def class_path(home: Path) -> str:
+def _class_path(home: Path) -> str:
     """The class path that Spark's launcher gives to a JVM."""
     first = next((home / "jars").glob("slf4j-api-*.jar"))
     return f"{_no_conf(home)}/:{first}:{home}/jars/*"
@@ -126,7 +134,14 @@ def _make_archive(java: Java, home: Path) -> str:
     """Make it; what went wrong, or nothing."""
     # Janino, which Spark brings along, runs the loader from its source: a Java without a compiler is enough.
     command = [str(java.binary), *QUICK_JVM, f"-XX:ArchiveClassesAtExit={_archive(home)}", "-Xlog:disable"]
-    command += ["-cp", class_path(home), "org.codehaus.janino.SimpleCompiler", str(LOADER), "LoadClasses", str(CLASSES)]
+    command += [
+        "-cp",
+        _class_path(home),
+        "org.codehaus.janino.SimpleCompiler",
+        str(LOADER),
+        "LoadClasses",
+        str(CLASSES),
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "JDK_JAVA_OPTIONS"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode or not _archive(home).is_file():
@@ -136,29 +151,34 @@ def _make_archive(java: Java, home: Path) -> str:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    with suppress(OSError):  # Another file system, or one without such links.
+    try:
         os.link(os.path.realpath(source), target)
-        return
-    shutil.copy2(source, target)
+    except OSError:  # Another file system, or one without such links.
+        shutil.copy2(source, target)
 
 
 def _write_submit_environment(home: Path) -> None:
-    """Have a `spark-submit` by hand take the cache's Spark too, unless a person's own files say how it is set up."""
+    """Have a `spark-submit` by hand take the cache's Spark too, unless its folder has a person's own settings.
+
+    None of that folder is read then: it would be on the class path.
+    """
     conf = pyspark_home() / "conf"
     mine, script = "# Made by `make setup`.", conf / "spark-env.sh"
     if script.exists() and not script.read_text("utf-8", errors="replace").startswith(mine):
         return
-    quick = " ".join((*QUICK_JVM, "-XX:ReservedCodeCacheSize=240m"))
+    lines = SUBMIT_DEFAULTS.read_text("utf-8").splitlines()
+    defaults = dict(line.split(maxsplit=1) for line in lines if not line.startswith("#"))
     script.write_text(
         f"""{mine} Spark from the cache folder, with its archive of classes, if that is there and
-# conf/spark-defaults.conf is not your own. What that file says is said here, where the command line says nothing.
-if [ -L "$SPARK_CONF_DIR/spark-defaults.conf" ] && [ -f {shlex.quote(str(_complete(home)))} ]; then
+# this folder has no settings of your own. What our defaults say is said here, where the command line says nothing.
+if [ -L "$SPARK_CONF_DIR/spark-defaults.conf" ] && [ -f {shlex.quote(str(_complete(home)))} ] &&
+    [ "$(echo $(ls -A "$SPARK_CONF_DIR"))" = "spark-defaults.conf spark-env.sh" ]; then
     SPARK_HOME={shlex.quote(str(home))}
     SPARK_CONF_DIR={shlex.quote(str(_no_conf(home)))}
-    SPARK_SUBMIT_OPTS={shlex.quote(archive_options(home))}" ${{SPARK_SUBMIT_OPTS:-}}"
+    SPARK_SUBMIT_OPTS={shlex.quote(_archive_options(home))}" ${{SPARK_SUBMIT_OPTS:-}}"
     case "$*" in
         *--driver-java-options* | *spark.driver.extraJavaOptions* | *--properties-file*) ;;
-        *) SPARK_SUBMIT_OPTS="{quick} $SPARK_SUBMIT_OPTS" ;;
+        *) SPARK_SUBMIT_OPTS="{defaults["spark.driver.extraJavaOptions"]} $SPARK_SUBMIT_OPTS" ;;
     esac
 fi
 """,

@@ -13,7 +13,7 @@ import pytest
 
 from contracts.settings import load_settings
 from sluice import spark_home as module
-from sluice.install import Java, pyspark_home
+from sluice.install import SUBMIT_DEFAULTS, Java, pyspark_home
 from sluice.spark_home import CLASSES, make_spark_home, spark_environment, spark_home
 
 OF_JAVA = ("java/", "javax/", "jdk/", "sun/", "com/sun/", "org/w3c/", "org/xml/sax/", "org/ietf/", "netscape/")
@@ -75,12 +75,17 @@ def test_a_person_s_options_of_java_come_after_ours(tmp_path: Path, monkeypatch:
 def pyspark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A pyspark of a few files."""
     home = tmp_path / "pyspark"
-    for part in ("bin", "jars", "python", "sbin", "conf"):
+    for part in ("bin", "jars", "python", "conf"):
         (home / part).mkdir(parents=True)
     (home / "jars" / "slf4j-api-2.jar").write_bytes(b"")
-    (home / "conf" / "spark-defaults.conf").symlink_to(module.CONF / "spark-defaults.conf")
+    (home / "conf" / "spark-defaults.conf").symlink_to(SUBMIT_DEFAULTS)
     monkeypatch.setattr(module, "pyspark_home", lambda: home)
     return home
+
+
+def test_defaults_of_spark_submit_have_java_options_alone_since_no_more_is_said_with_the_archive() -> None:
+    lines = SUBMIT_DEFAULTS.read_text("utf-8").splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith("#")] == ["spark.driver.extraJavaOptions"]
 
 
 def _java(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
@@ -171,7 +176,7 @@ def test_java_options_of_a_job_by_hand_are_the_person_s_where_they_give_some(
     assert "-XX:SharedArchiveFile" in options
 
 
-def test_spark_submit_takes_the_cache_s_spark_unless_the_defaults_are_a_person_s_own(
+def test_spark_submit_takes_the_cache_s_spark_unless_a_person_has_settings_of_their_own(
     pyspark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _java(tmp_path / "java", monkeypatch, 'echo made > "$archive"')
@@ -181,6 +186,10 @@ def test_spark_submit_takes_the_cache_s_spark_unless_the_defaults_are_a_person_s
     shutil.rmtree(spark_home(cache))
     assert _sourced(pyspark) == "usual"
     make_spark_home(cache, print)
+    (pyspark / "conf" / "log4j2.properties").touch()
+    assert _sourced(pyspark) == "usual"
+    (pyspark / "conf" / "log4j2.properties").unlink()
+    assert _sourced(pyspark) == str(spark_home(cache))
     (pyspark / "conf" / "spark-defaults.conf").unlink()
     (pyspark / "conf" / "spark-defaults.conf").write_text("spark.ui.enabled false")
     assert _sourced(pyspark) == "usual"
