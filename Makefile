@@ -23,7 +23,9 @@ setup: .venv/.ready ## environment from the lock file, and the servers
 
 .venv/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 with venv is missing; on Debian and Ubuntu: sudo apt-get install python3 python3-venv"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+# One whose making was interrupted has neither; later, pip may be gone.
+	@test -x $(BIN)/python && { test -x $(BIN)/uv || $(BIN)/python -m pip --version >/dev/null 2>&1; } \
+		|| $(PYTHON) -m venv --clear .venv
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -12,6 +12,7 @@ from contracts.states import Layer
 from contracts.work import Batch, WorkItem, WorkMessage, make_batch
 
 MAX_WAITING = 20_000
+"""Files of a dataset that may wait at once; more stay in Kafka."""
 DEFAULT_BATCH_FILES = 1000
 NAMED_FILES = 20
 """How many keys a run's conf names; the ledger holds them all."""
@@ -49,9 +50,14 @@ class Gatherer:
         return sum(map(len, self._waiting.values()))
 
     @property
-    def full(self) -> bool:
-        """Whether the caller should stop polling until a batch was handed over; bounds the memory."""
-        return self.waiting >= self._max_waiting
+    def crowded(self) -> dict[str, int]:
+        """Datasets of which so many files wait that no more should be read, and how many; bounds the memory."""
+        return {name: len(waiting) for name, waiting in self._waiting.items() if len(waiting) >= self._max_waiting}
+
+    def partitions_of(self, datasets: Iterable[str]) -> set[int]:
+        """The partitions that the waiting files of some datasets came by; a dataset's messages are in one."""
+        entries = (entry for dataset in datasets for entry in self._waiting[dataset].values())
+        return {partition for entry in entries for _, partition, _ in entry.places}
 
     def add(
         self, message: WorkMessage, topic: str, partition: int, offset: int, skip: Collection[WorkItem] = ()

@@ -21,6 +21,8 @@ from contracts.errors import BadWork, SluiceError, UsageError
 from contracts.states import Reason
 
 MAX_VALUE_BYTES = 64 * 1024
+MAX_TEXT = 4096
+"""Characters of a letter's key and detail at most; a key of ours has its bucket's name and up to 1,024 bytes."""
 SOURCES = frozenset((*EVENT_TOPICS, *WORK_TOPICS.values()))
 """The topics that messages may be sent to again: whoever can write a letter must not choose any other."""
 
@@ -165,12 +167,12 @@ def make_letter(message: Message, reason: str, detail: str, now: datetime) -> De
     redriven_from, attempt = origin(message.headers)
     return DeadLetter(
         reason=reason,
-        detail=detail,
+        detail=detail[:MAX_TEXT],
         topic=message.topic,
         partition=message.partition,
         offset=message.offset,
         at=now,
-        key=None if message.key is None else message.key.decode("utf-8", errors="backslashreplace"),
+        key=None if message.key is None else message.key.decode("utf-8", errors="backslashreplace")[:MAX_TEXT],
         value=None if value is None else base64.b64encode(value[:MAX_VALUE_BYTES]).decode("ascii"),
         value_cut=value is not None and len(value) > MAX_VALUE_BYTES,
         redriven_from=redriven_from,

@@ -446,6 +446,8 @@ class Ledger:
         asked = [dict(zip(_NAME, name, strict=True)) for name in names]
 
         def work(connection: Connection[DictRow]) -> T:
+            # What another router changed since these rows were read is not overwritten: the transaction is done anew.
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             known = KnownFiles(map(_file_row, connection.execute(_KNOWN, (_json(asked), len(asked))).fetchall()))
             result, changes = plan(known)
             _write(connection, changes)
@@ -823,7 +825,8 @@ def _mapped(error: psycopg.Error) -> SluiceError:
         return IllegalTransition(f"The ledger refused a change: {error.diag.message_primary}.")
     if constraint == "rows_accounted":
         return AccountingMismatch("The ledger refused a result: rows in are not rows accepted + rows rejected.")
-    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+    # The last is of a value that is too long for an index.
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError | psycopg.errors.ProgramLimitExceeded):
         return BadWork(f"The ledger cannot hold a value: {type(error).__name__} ({constraint or error.sqlstate}).")
     return ServiceUnavailable(f"The ledger does not answer ({type(error).__name__}); is Postgres up?")
 

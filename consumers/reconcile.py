@@ -73,7 +73,7 @@ def lost_puts(page: Page, newest: Mapping[str, FileRow]) -> list[BucketEvent]:
     events = []
     for found in page.objects:
         row = newest.get(found.key)
-        if found.last_modified > page.settled or (row is not None and _knows(row, found)):
+        if found.last_modified > page.settled or (row is not None and _knows(row, found, page.settled)):
             continue
         sequencer = max(_nanoseconds(found.last_modified), _number(row) + 1)
         events.append(
@@ -184,14 +184,17 @@ def counts(findings: Sequence[tuple[Finding, str]]) -> dict[Finding, int]:
     return {kind: sum(found is kind for found, _ in findings) for kind in Finding}
 
 
-def _knows(row: FileRow, found: ObjectInfo) -> bool:
+def _knows(row: FileRow, found: ObjectInfo, settled_at: datetime) -> bool:
     # Content that was put back after a run had found other content, or none, waits for an event like any other.
     elsewhere = row.reason in (Reason.SUPERSEDED, Reason.OBJECT_GONE)
     if row.etag == found.etag and row.removed_at is None and not elsewhere:
         return True
-    # The ledger may be ahead of a listing that was read before the newest PUT or removal.
     latest = row.removed_at or row.put_at
-    return latest is not None and latest >= found.last_modified
+    if latest is None or latest < found.last_modified:
+        return False
+    # The ledger may be ahead of a listing that was read before the newest PUT or removal. What came before the listing
+    # began is in it, so the ledger's newer time is then that of a clock which was ahead.
+    return latest > settled_at or (row.etag == found.etag and row.removed_at is None)
 
 
 def _nanoseconds(at: datetime) -> int:

@@ -11,10 +11,11 @@ not committed is looked at.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 
 from pydantic import BaseModel, ConfigDict
@@ -37,14 +38,18 @@ from consumers.reconcile import (
     waiting_for,
 )
 from consumers.routing import Work, work_messages
+from consumers.rows import FileRow
 from consumers.topics import BRONZE_EVENTS, LISTENER_GROUPS, ROUTER_GROUP, WORK_TOPICS
 from contracts.dataset import BRONZE, Completeness, DatasetContract
+from contracts.errors import Permanent, ServiceUnavailable
 from contracts.events import BucketEvent, notification
 from contracts.loading import load_contracts
 from contracts.settings import Settings
 from contracts.states import Layer
 from contracts.work import Batch, second_run_id, stage_dag_id
 from ingest.store import Store, store_for
+
+log = logging.getLogger(__name__)
 
 PIECE = 20_000
 """Keys that a pass lists; some seconds of MinIO's time."""
@@ -53,6 +58,8 @@ MOST_REPAIRS = 10_000
 LOOK_BACK = timedelta(days=1)
 """Snapshots that are older were looked at by many passes."""
 SEND_AT_ONCE = 1_000
+MOST_UNAVAILABLE = 3
+"""Batches that Airflow gives no answer about before a pass takes it to be away."""
 NAMED = 100
 """Findings that a report names."""
 
@@ -92,6 +99,16 @@ class _Pass:
     now: datetime
     objects: int = 0
     findings: list[tuple[Finding, str]] = field(default_factory=list)
+
+    @cached_property
+    def stages(self) -> frozenset[str]:
+        """The stage DAGs that there are by the contracts."""
+        return frozenset(
+            stage_dag_id(contract.dataset, layer)
+            for contract in self.contracts
+            for layer in Layer
+            if layer == Layer.SILVER or contract.gold
+        )
 
 
 def reconcile(settings: Settings, batches_since: BatchesSince, full: bool = False, repair: bool = True) -> Report:
@@ -158,10 +175,19 @@ def _compare(one: _Pass, page: Page) -> None:
     retracting = {contract.dataset for contract in one.contracts if contract.on_delete == "retract"}
     kept = {each.dataset: each.keep_bronze for each in one.contracts if each.keep_bronze is not None}
     missing = maybe_gone(page, newest.values(), retracting, kept)
-    gone = [row for row in missing if one.store.stat(row.bucket, row.key) is None]
+    gone = [row for row in missing if _is_gone(one, row)]
     one.findings += [(Finding.OBJECT_WITHOUT_ROW, f"{event.bucket}/{event.key}") for event in puts]
     one.findings += [(Finding.ROW_WITHOUT_OBJECT, f"{row.bucket}/{row.key}") for row in gone]
     _send_events(one, [*puts, *(lost_removal(row, one.now, kept) for row in gone)])
+
+
+def _is_gone(one: _Pass, row: FileRow) -> bool:
+    try:
+        return one.store.stat(row.bucket, row.key) is None
+    except Permanent as error:
+        # No object can have such a key; the pass goes on to the others.
+        log.warning("%s/%r was not looked at: %s", row.bucket, row.key, error.message)
+        return False
 
 
 def _send_events(one: _Pass, events: list[BucketEvent]) -> None:
@@ -180,8 +206,9 @@ def _standing(one: _Pass, in_sets: Iterable[str]) -> None:
         done = settled(one.now, one.oldest_unread(LISTENER_GROUPS[layer], WORK_TOPICS[layer]))
         works: list[Work] = one.ledger.not_taken(layer, min(done, one.now - STANDS_STILL), MOST_REPAIRS, in_sets)
         one.findings += [(Finding.WORK_NOT_TAKEN, work.item.uri) for work in works]
-        if one.repair and works:
-            _send_work(one, layer, works)
+        # Without a stage the listener would have it as a dead letter, once a pass.
+        if one.repair and (wanted := [work for work in works if stage_dag_id(work.dataset, layer) in one.stages]):
+            _send_work(one, layer, wanted)
 
 
 def _sets(one: _Pass, rules: Mapping[str, Completeness]) -> None:
@@ -215,17 +242,23 @@ async def _airflow(one: _Pass) -> dict[str, int]:
         [batch_id for table in tables for batch_id in one.batches_since(table, since)], one.now - STANDS_STILL
     )
     standing = one.ledger.without_result(one.now - STANDS_STILL, MOST_REPAIRS)
+    unavailable: list[ServiceUnavailable] = []
     async with service_api(one.settings) as api:
         for batch_id in dict.fromkeys([*committed, *standing]):
-            await _batch(one, api, one.ledger.load_batch(batch_id), batch_id in committed)
+            batch = one.ledger.load_batch(batch_id)
+            try:
+                await _batch(one, api, batch, batch_id in committed)
+            except (Permanent, ServiceUnavailable) as error:
+                # One whose DAG is broken keeps no other from being mended.
+                log.error("%s was not mended: %s", f"{batch.dag_id}/{batch.run_id}", error.message)
+                if isinstance(error, ServiceUnavailable):
+                    unavailable.append(error)
+                if len(unavailable) == MOST_UNAVAILABLE:
+                    raise
+        if unavailable:
+            raise unavailable[0]
         waiting = {stage_dag_id(dataset, layer): n for (dataset, layer), n in one.ledger.waiting().items()}
-        known = {
-            stage_dag_id(contract.dataset, layer)
-            for contract in one.contracts
-            for layer in Layer
-            if layer == Layer.SILVER or contract.gold
-        }
-        paused = [dag for dag in sorted(known & set(waiting)) if await api.paused(dag)]
+        paused = [dag for dag in sorted(one.stages & set(waiting)) if await api.paused(dag)]
     told = waiting_for(paused, waiting)
     one.findings += [(Finding.STAGE_PAUSED, dag) for dag in told]
     return told
@@ -238,7 +271,7 @@ async def _batch(one: _Pass, api: AirflowApi, batch: Batch, committed: bool) -> 
     if finding is None:
         return
     one.findings.append((finding, f"{batch.dag_id}/{batch.run_id}"))
-    if not one.repair or finding is Finding.NO_RESULT_TWICE:
+    if not one.repair or finding is Finding.NO_RESULT_TWICE or batch.dag_id not in one.stages:
         return
     if finding is Finding.RUN_FAILED:
         one.ledger.failed(batch, batch.run_id, "The run failed; reconcile found that its files did not know.")

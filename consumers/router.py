@@ -300,7 +300,7 @@ class Router:
         try:
             try:
                 value = self._store.get_bytes(event.bucket, event.key, MAX_MANIFEST_BYTES, etag=event.etag)
-                self._ledger.record_manifest(place, name, parse_manifest(value))
+                self._ledger.record_manifest(place, name, parse_manifest(value, place.folder))
                 rules = self._rules(dataset)
             except (BadManifest, ObjectTooLarge) as error:
                 self._ledger.end(name, Reason.BAD_MANIFEST, error.message)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from consumers.rows import Changes, FileRow, HistoryRow, KnownFiles
-from contracts.dataset import BRONZE, DatasetContract
+from contracts.dataset import BRONZE, DatasetContract, hidden_part
 from contracts.events import BucketEvent, later
 from contracts.landing import landed_name
 from contracts.markers import PREFIX, CommitMarker
@@ -171,7 +171,7 @@ def dataset_of(key: str, contracts: Mapping[str, DatasetContract]) -> str | End:
     if key.endswith("/"):
         return End(Reason.DIRECTORY_MARKER, "The key ends with '/'.")
     parts = key.split("/")
-    hidden = next((part for part in parts if part.startswith(("_", "."))), None)
+    hidden = hidden_part(key)
     if hidden is not None:
         return End(Reason.HIDDEN_NAME, f"{hidden!r} begins with '{hidden[0]}'.")
     contract = contracts.get(parts[0]) if len(parts) > 1 else None

@@ -53,6 +53,11 @@ RESERVED_NAMES = frozenset(
 Value = bool | int | float | str
 
 
+def hidden_part(key: str) -> str | None:
+    """The first part of an object's key that begins with "_" or ".": tools keep what is none of the data there."""
+    return next((part for part in key.split("/") if part.startswith(("_", "."))), None)
+
+
 class Earlier(BaseModel):
     """What a column was called, or what type it had, in the files up to a month."""
 
@@ -434,7 +439,7 @@ class DatasetContract(BaseModel):
 
     def accepts(self, key: str) -> bool:
         """Whether an object's key is one of this dataset's data files."""
-        inside = self.owns(BRONZE, key) and not self.is_manifest(key)
+        inside = self.owns(BRONZE, key) and not self.is_manifest(key) and hidden_part(key) is None
         return inside and self._path.fullmatch(key[len(self.dataset) + 1 :]) is not None
 
     def owns(self, bucket: str, key: str) -> bool:

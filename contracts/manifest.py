@@ -12,6 +12,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from contracts.errors import BadManifest
+from contracts.events import MAX_KEY_BYTES
 
 MAX_BYTES = 4 * 1024 * 1024
 """Room for `MAX_FILES` names of some 400 bytes."""
@@ -25,13 +26,15 @@ class ManifestFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    name: str = Field(min_length=1, max_length=1024)
+    name: str = Field(min_length=1)
     rows: int | None = Field(default=None, ge=0, lt=2**63)
     """In the file, before any is rejected."""
 
     @field_validator("name")
     @classmethod
     def _can_come(cls, name: str) -> str:
+        if len(name.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+            raise ValueError(f"it is longer than the {MAX_KEY_BYTES:,} bytes that a key can have")
         if "/" in name or "\0" in name:
             raise ValueError("the last part of a key was expected, without '/' and NUL")
         if name.startswith(("_", ".")):
@@ -59,14 +62,21 @@ class Manifest(BaseModel):
         return files
 
 
-def parse_manifest(value: bytes) -> Manifest:
+def parse_manifest(value: bytes, folder: str = "") -> Manifest:
     """Parse the manifest of a set.
+
+    Args:
+        folder: what the keys of its files begin with, with "/" at its end.
 
     Raises:
         BadManifest: not JSON, or not such a list; names the first fields that are wrong and what was expected.
     """
     try:
-        return Manifest.model_validate_json(value)
+        manifest = Manifest.model_validate_json(value)
+        for file in manifest.files:
+            if len(f"{folder}{file.name}".encode()) > MAX_KEY_BYTES:
+                raise BadManifest(f"{file.name[:60]!r}… in {folder!r} is longer than the 1,024 bytes of a key.")
+        return manifest
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)
         fields = "; ".join(f"{_place(item['loc'])}: {item['msg']}" for item in wrong[:_NAMED])

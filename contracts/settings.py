@@ -79,6 +79,15 @@ def ports_from(base: int | None) -> Ports:
     return Ports(**{name: base + offset for offset, name in enumerate(USUAL_PORTS)})
 
 
+def _absolute(path: Path) -> Path:
+    """The path from the root, where `~` is the user's home if it is known which that is.
+
+    Links in it stay: a folder of contracts may be one that is turned to the next version.
+    """
+    # `Path.expanduser` raises where no home is known, and this is asked at import.
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111
+
+
 class KafkaLogin(BaseModel):
     """Where Kafka is, and as whom one signs in there."""
 
@@ -108,7 +117,7 @@ class Settings(BaseSettings):
     """Whether the servers are processes that `sluice up` starts here, or containers of compose/compose.yaml."""
     home: Path = PROJECT / ".sluice"
     """Where a stack keeps its data, logs and secrets."""
-    cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sluice"
+    cache: Path = _absolute(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sluice")
     """Servers that were built or fetched once, shared by all stacks of a user."""
     port_base: int | None = Field(default=None, ge=1024, le=65000)
     """First of a block of ports; the usual ports when unset."""
@@ -290,6 +299,12 @@ class Settings(BaseSettings):
             bootstrap=self.kafka_bootstrap, user=user, password=self.kafka_passwords[user], ca_file=self.ca_file
         )
 
+    @field_validator("cache", "contracts_dir")
+    @classmethod
+    def _from_the_root(cls, value: Path) -> Path:
+        # Servers have / as their directory.
+        return _absolute(value)
+
     @field_validator("spark_remote")
     @classmethod
     def _address_of_spark(cls, value: SecretStr | None) -> SecretStr | None:
@@ -374,19 +389,41 @@ def load_settings() -> Settings:
     """The settings by the environment and the secrets file, if there is one; read anew where either has changed.
 
     Raises:
-        UsageError: a variable has no such value; names the variables, and no value, which may be a password.
+        UsageError: a variable has no such value; names the variables, and no value, which may be a password. Or the
+            home or the secrets file cannot be read.
     """
-    home = Path(os.environ.get("SLUICE_HOME") or PROJECT / ".sluice").expanduser().resolve()
+    named = os.environ.get("SLUICE_HOME") or str(PROJECT / ".sluice")
+    try:
+        home = Path(named).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to themselves, or a user without a home
+        raise _unreadable("SLUICE_HOME", named, error) from error
     secrets = secrets_file(home)
-    content = secrets.read_bytes() if secrets.is_file() else None
+    try:
+        content = secrets.read_bytes() if secrets.is_file() else None
+    except OSError as error:
+        variable = "SLUICE_SECRETS_FILE" if os.environ.get("SLUICE_SECRETS_FILE") else "SLUICE_HOME"
+        raise _unreadable(variable, str(secrets), error) from error
     given = tuple(sorted((name, value) for name, value in os.environ.items() if name.upper().startswith("SLUICE_")))
     return _settings(home, secrets, content, given)
+
+
+def _unreadable(variable: str, path: str, error: OSError | RuntimeError) -> UsageError:
+    if isinstance(error, PermissionError):
+        return UsageError(
+            f"{path} cannot be read: it belongs to the user who started the stack. Run the command as that user, or "
+            f"point {variable} at what is your own."
+        )
+    why = getattr(error, "strerror", None) or error
+    return UsageError(f"{path} cannot be read: {why}. Point {variable} elsewhere, or unset it.")
 
 
 # 30 ms, and each task asks several times; forked ones find what was read before.
 @lru_cache(maxsize=4)
 def _settings(home: Path, secrets: Path, content: bytes | None, given: tuple[tuple[str, str], ...]) -> Settings:
-    """Settings that depend on nothing else than the arguments, whether or not they are passed on."""
+    """Settings that depend on nothing else than the arguments, whether or not they are passed on.
+
+    Relative paths are taken from the folder that this process was in when it first asked.
+    """
     try:
         return Settings(_env_file=secrets, home=home)  # type: ignore[call-arg]
     except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,13 @@ from contracts.errors import BadWork
 from contracts.states import Layer
 
 SCHEMA_VERSION = 1
+RUN_TYPES = tuple(
+    f"{name}__" for name in ("scheduled", "backfill", "asset_triggered", "operator_triggered", "asset_materialization")
+)
+"""What ids of Airflow's own kinds of runs begin with, of which a run by its API is none (3.3: `DagRunType`)."""
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Without NUL, which no text in Postgres holds."""
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class WorkItem(BaseModel):
@@ -21,16 +28,16 @@ class WorkItem(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    bucket: str
-    key: str
-    etag: str
-    size: int = Field(default=0, ge=0)
+    bucket: Text
+    key: Text
+    etag: Text
+    size: Count = 0
     """Bytes of the bronze object."""
-    version: str
+    version: Text
     """What makes this work new: for silver the event's sequencer, for gold the silver snapshot id."""
-    rows: int | None = Field(default=None, ge=0)
+    rows: Count | None = None
     """Rows to expect: for gold the rows that silver accepted; unknown for silver."""
-    cause: str = ""
+    cause: Text = ""
     """Version of the bronze work that this descends from, for silver its own; empty when a person ran the job."""
     depth: Layer = Layer.GOLD
     """The last layer that the work is to reach."""
@@ -70,11 +77,13 @@ class Batch(BaseModel):
     def run_id(self) -> str:
         """The DAG run's id: it names the file or the number of files, and the batch.
 
-        Airflow accepts `^[A-Za-z0-9_.~:+-]+$` up to 250 characters.
+        Airflow accepts `^[A-Za-z0-9_.~:+-]+$` up to 250 characters, without ".." and, of a run that is made by hand or
+        through its API, without the first word of another kind of run.
         """
         name = self.items[0].key.rsplit("/", 1)[-1] if len(self.items) == 1 else f"{len(self.items)}_files"
-        readable = re.sub(r"[^A-Za-z0-9_.~:+-]+", "_", name)[:120]
-        return f"{readable}__{self.batch_id}"
+        readable = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9_.~:+-]+", "_", name)[:120])
+        run_id = f"{readable}__{self.batch_id}"
+        return f"file-{run_id}" if run_id.startswith(RUN_TYPES) else run_id
 
     @property
     def dag_id(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ Report = Callable[[int, int | None], None]
 """Called with the bytes that are there, and how many there will be (None when the server does not say)."""
 
 _ATTEMPTS = 5
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+"""Variables that httpx reads, in either case."""
 
 
 class _NotFinished(ServiceUnavailable):
@@ -44,7 +47,7 @@ def current_version(url: str) -> str:
     try:
         with _client() as client:
             response = client.head(url)
-    except httpx.HTTPError:
+    except (httpx.HTTPError, ServiceUnavailable):
         return ""
     return _validator(response) if response.status_code == 200 else ""
 
@@ -63,7 +66,8 @@ def fetch(url: str, path: Path, report: Report | None = None, pause: float = 0.5
     Raises:
         DownloadFailed: the server says that the file is not there (401, 403, 404, 410, other 4xx), or what came is
             not as long as the server promised.
-        ServiceUnavailable: the server cannot be reached, or keeps breaking off.
+        ServiceUnavailable: the server cannot be reached, or keeps breaking off, or the environment names a proxy that
+            cannot be used.
         UsageError: not an http or https address.
     """
     _check_address(url)
@@ -78,7 +82,15 @@ def fetch(url: str, path: Path, report: Report | None = None, pause: float = 0.5
 
 
 def _client() -> httpx.Client:
-    return httpx.Client(timeout=httpx.Timeout(30, connect=5), follow_redirects=True)
+    try:
+        return httpx.Client(timeout=httpx.Timeout(30, connect=5), follow_redirects=True)
+    except (ImportError, httpx.InvalidURL, ValueError) as error:
+        # Told without its value, which may hold a password. ImportError: SOCKS takes a package that is not there.
+        names = ", ".join(sorted(name for name in os.environ if name.lower() in _PROXIES)) or "the system's settings"
+        raise ServiceUnavailable(
+            f"The proxy that the environment names cannot be used ({type(error).__name__}); an http or https address, "
+            f"as http://host:port, was expected. Put it right in {names}, or unset it."
+        ) from error
 
 
 def _check_address(url: str) -> None:

@@ -66,6 +66,9 @@ def _executor(settings: Settings) -> dict[str, str]:
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        # A task that no worker took for ten minutes is queued anew, and after two such times Airflow would fail it for
+        # good, whatever its retries: files would end in quarantine because a worker was away for half an hour.
+        "AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "1000000",
         # Over all workers; how many tasks each takes at a time is the next one.
         "AIRFLOW__CORE__PARALLELISM": "64",
         "AIRFLOW__CELERY__WORKER_CONCURRENCY": "4",

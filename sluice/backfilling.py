@@ -11,7 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_exponential,
+)
 from tenacity.nap import sleep_using_event
 
 from consumers.ledger import Ledger, open_ledger
@@ -187,13 +194,19 @@ class _One:
             raise _Stopped
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        return Retrying(
+        retrying = Retrying(
             retry=retry_if_exception_type(ServiceUnavailable),
             wait=wait_exponential(multiplier=0.5, max=10),
-            stop=stop_after_delay(PATIENCE),
+            stop=stop_any(stop_after_delay(PATIENCE), stop_when_event_set(self.stopping)),
             sleep=sleep_using_event(self.stopping),
             reraise=True,
-        )(work)
+        )
+        try:
+            return retrying(work)
+        except ServiceUnavailable:
+            # Broken off, and so no failure of this file; of another, maybe, which is told with that one.
+            self._go_on()
+            raise
 
 
 def _tells(story: FileStory, info: ObjectInfo, put: bool) -> bool:

@@ -34,6 +34,7 @@ from sluice.status import Say
 DATABASES = ("airflow", "lake")
 MANIFEST = "manifest.json"
 _MOST_METADATA_BYTES = 256 * 2**20
+_SUPERUSER = "SLUICE_POSTGRES_PASSWORD"
 
 
 class Manifest(BaseModel):
@@ -102,6 +103,8 @@ def read(folder: Path) -> Manifest:
 def restore(stack: Stack, folder: Path, say: Say) -> Settings:
     """Put a backup back: databases and passwords are replaced, the whole stack is started.
 
+    Passwords that are replaced stay beside the new ones, as `secrets.env.before-restore`.
+
     Contracts are not touched; where they differ from the backup's, `say` tells.
 
     Raises:
@@ -109,7 +112,7 @@ def restore(stack: Stack, folder: Path, say: Say) -> Settings:
         ServiceUnavailable: a server does not come up, or `pg_restore` failed.
     """
     manifest = read(folder)
-    _return_passwords(stack, load_settings(), folder, say)
+    _return_passwords(stack, load_settings(), folder, manifest, say)
     settings = stack.start_storage(say)
     _require_files(store_for(settings, "root"), manifest)
     for database in DATABASES:
@@ -125,14 +128,36 @@ def restore(stack: Stack, folder: Path, say: Say) -> Settings:
     return stack.up(say)
 
 
-def _return_passwords(stack: Stack, settings: Settings, folder: Path, say: Say) -> None:
+def _return_passwords(stack: Stack, settings: Settings, folder: Path, manifest: Manifest, say: Say) -> None:
     """Without the old keys nobody could read what Airflow has encrypted; every server starts with the old passwords."""
-    path, old = secrets_file(settings.home), (folder / SECRETS_FILE).read_text("utf-8")
-    if path.is_file() and path.read_text("utf-8") == old:
+    path, backed_up = secrets_file(settings.home), (folder / SECRETS_FILE).read_text("utf-8")
+    now = path.read_text("utf-8") if path.is_file() else None
+    wanted = backed_up if now is None else _with_superuser_of(now, backed_up)
+    # Those that the backup does not know yet were added by a start, maybe of a restore before that did not succeed.
+    if now is not None and _values(wanted).items() <= _values(now).items():
         return
+    if now is not None:
+        # Under the passwords that the servers have: where MinIO is another one, those are all there is to its data.
+        _require_files(store_for(stack.start_storage(say), "root"), manifest)
     stack.down(say)
-    write_private(path, old)
+    if now is not None:
+        write_private(path.with_name(f"{path.name}.before-restore"), now)
+    write_private(path, wanted)
     say("the backup's passwords are in place")
+
+
+def _with_superuser_of(now: str, backed_up: str) -> str:
+    """The backup's passwords, but for that of Postgres' superuser.
+
+    A cluster keeps the one that it was made with; all others are set anew by the bootstrap.
+    """
+    superuser = {_SUPERUSER: _values(now)[_SUPERUSER]} if _SUPERUSER in _values(now) else {}
+    return "".join(f"{name}={value}\n" for name, value in (_values(backed_up) | superuser).items())
+
+
+def _values(secrets: str) -> dict[str, str]:
+    lines = (line.partition("=") for line in secrets.splitlines() if "=" in line)
+    return {name: value for name, _, value in lines}
 
 
 def _dump(stack: Stack, settings: Settings, database: str, path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from contracts import errors
-from contracts.settings import Settings, load_settings
+from contracts.settings import HOST, Settings, load_settings
 from sluice import render
 from sluice.stacks import chosen
 
@@ -82,10 +82,24 @@ def _told(as_json: bool) -> Iterator[None]:
     except BrokenPipeError as error:
         sys.stderr.close()
         raise typer.Exit(0) from error
+    except OSError as error:
+        message = _refused_by_system(error)
+        _print_json({"error": type(error).__name__, "message": message}) if as_json else render.problem(message)
+        raise typer.Exit(1) from error
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, default=render.plain, ensure_ascii=False))
+def _refused_by_system(error: OSError) -> str:
+    """What the operating system refused, to which file, and what to look at, in one line."""
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    if isinstance(error, ConnectionError | TimeoutError):
+        advice = "Look whether every server is up: sluice status"
+    else:
+        advice = "Check permissions and free space there, and that SLUICE_HOME is right; `sluice doctor` looks at it."
+    return render.visible(f"{where}{error.strerror or error}. {advice}")
+
+
+def _print_json(value: Any, flush: bool = False) -> None:
+    print(json.dumps(render.plain(value), ensure_ascii=False, allow_nan=False), flush=flush)
 
 
 def _say(as_json: bool) -> Any:
@@ -107,6 +121,21 @@ def choose(
 ) -> None:
     """Drop a file into the bucket bronze, and it reaches gold by itself."""
     os.environ["SLUICE_STACK"] = stack
+    # Whoever speaks HTTP reads it and hands it on: health checks, gRPC, Airflow's tasks, Java's S3 client. Some know
+    # one spelling only.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = past_proxies(os.environ)
+
+
+def past_proxies(environment: Mapping[str, str]) -> str:
+    """The hosts that no proxy is asked for, as `no_proxy` has them: those that the environment names, and this machine.
+
+    The lower-case spelling comes first, as with curl.
+    """
+    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" in hosts:
+        return given
+    return ",".join([*hosts, *(own for own in (HOST, "localhost") if own not in hosts)])
 
 
 @app.command()
@@ -360,7 +389,8 @@ def sql(
 
         columns, rows = run_query(_running(), query)
         if as_json:
-            _print_json([dict(zip(columns, row, strict=True)) for row in rows])
+            names = render.distinct(columns)
+            _print_json([dict(zip(names, row, strict=True)) for row in rows])
         else:
             render.rows(columns, rows)
 
@@ -429,7 +459,7 @@ def topics(
             _print_json([item.model_dump(mode="json") for item in found]) if as_json else render.topics(found)
             return
         for message in broker.follow(login, names):
-            _print_json(render.record(message)) if as_json else render.message(message)
+            _print_json(render.record(message), flush=True) if as_json else render.message(message)
 
 
 @dlq.command("list")

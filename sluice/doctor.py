@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import sys
@@ -17,6 +18,10 @@ from sluice import install
 MEMORY_GIB = 6
 """What the whole stack may take at rest; measured below it (docs/benchmarks.md)."""
 DISK_GIB = 4
+
+_BREAKS = re.compile(r'[,"\r\n]|\s[;#]')
+"""Where a path would be cut: Kafka's log.dirs at commas, supervisord's configuration before a comment, and the options
+of Spark's JVMs, which are in quotation marks, at the next one."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,14 @@ def _servers(settings: Settings) -> Finding:
 def _home(settings: Settings) -> Finding:
     folder = _existing(settings.home)
     remedy = "Point SLUICE_HOME at a folder that you may write to."
+    if _BREAKS.search(str(settings.home)):
+        return Finding(
+            "SLUICE_HOME",
+            False,
+            f"Kafka, Spark or the process manager would cut {str(settings.home)!r} short",
+            "Point SLUICE_HOME at a folder whose path has no comma, quotation mark or line break, and no blank before "
+            "a semicolon or #.",
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding("SLUICE_HOME", False, f"{folder} cannot be written to", remedy)
     return Finding("SLUICE_HOME", True, str(settings.home))

@@ -76,7 +76,7 @@ def properties(settings: Settings, secrets: Path | None = None) -> str:
         "listener.name.controller.plain.sasl.jaas.config": _logins(settings, [BROKER]),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": f"User:{BROKER}",
-        "log.dirs": str(_folder(settings) / "data"),
+        "log.dirs": _path(_folder(settings) / "data"),
         "auto.create.topics.enable": "false",
         "num.partitions": "3",
         "offsets.topic.num.partitions": "3",
@@ -91,7 +91,22 @@ def properties(settings: Settings, secrets: Path | None = None) -> str:
         "log.retention.hours": "168",
         "log.segment.bytes": "67108864",
     }
-    return "".join(f"{name}={value}\n" for name, value in values.items())
+    return _escaped("".join(f"{name}={value}\n" for name, value in values.items()))
+
+
+def _path(path: Path) -> str:
+    return str(path).replace("\\", "\\\\")
+
+
+def _escaped(text: str) -> str:
+    """Text as Java reads it from a file of properties: what is not ASCII as `\\uXXXX`, in units of UTF-16."""
+    return "".join(character if character.isascii() else _units(character) for character in text)
+
+
+def _units(character: str) -> str:
+    # A name of a file that is not UTF-8 has half of a pair for each byte that does not fit.
+    code = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{unit}" for unit in code.hex(" ", 2).split())
 
 
 def _certificates(settings: Settings, secrets: Path | None) -> dict[str, str]:
@@ -99,10 +114,10 @@ def _certificates(settings: Settings, secrets: Path | None) -> dict[str, str]:
         return {}
     return {
         "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(secrets / KEYSTORE),
+        "ssl.keystore.location": _path(secrets / KEYSTORE),
         # For what the broker says to itself.
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(settings.ca_file),
+        "ssl.truststore.location": _path(settings.ca_file),
     }
 
 

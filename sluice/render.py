@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -51,14 +53,40 @@ _MOST_OF_VALUE = 4_000
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: numbers stay numbers, moments become ISO 8601."""
-    if isinstance(value, Decimal):
-        return float(value)
+    """A value as JSON has it, with all that is in it: numbers stay numbers, moments become ISO 8601.
+
+    JSON has no NaN and no infinity, which become null, and no keys but text.
+    """
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float | Decimal):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    if isinstance(value, Mapping):
+        return {_plain_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
     return str(value)
+
+
+def _plain_key(key: Any) -> str:
+    told = str(key) if isinstance(key, float) else plain(key)
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False, allow_nan=False)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns, each once: the second `a` becomes `a_1`, the third `a_2`, or the next that no column has."""
+    taken, given = set(names), list[str]()
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            name = next(other for number in itertools.count(1) if (other := f"{name}_{number}") not in taken)
+            taken.add(name)
+        given.append(name)
+    return given
 
 
 def step(line: str) -> None:

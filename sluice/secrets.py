@@ -28,26 +28,34 @@ def ensure_secrets(home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     have = {line.partition("=")[0] for line in lines}
-    for name in SECRETS:
-        variable = f"SLUICE_{name.upper()}"
-        if variable not in have:
-            lines.append(f"{variable}={_new_secret(name)}")
-    # Written beside and renamed, so that a crash leaves the old file or the new one.
-    draft = path.with_suffix(".new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    missing = [name for name in SECRETS if f"SLUICE_{name.upper()}" not in have]
+    if missing:
+        lines += [f"SLUICE_{name.upper()}={_new_secret(name)}" for name in missing]
+        write_private(path, "\n".join(lines) + "\n")
+    elif path.stat().st_mode & 0o077:
+        path.chmod(0o600)
     return path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read."""
+    """Write a file that only its owner may read; a crash or a full disk leaves the old file or the new one.
+
+    Raises:
+        OSError: it cannot be written; what was there is there still.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        # It may hold passwords, and nobody would look for them there.
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _new_secret(name: str) -> str:

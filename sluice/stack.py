@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import shutil
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from contracts.errors import NotRunning, ServiceUnavailable, SetupError, UsageError
-from contracts.settings import HOST, Settings, load_settings
+from contracts.settings import HOST, SECRETS_FILE, Settings, load_settings
 from contracts.spark_remote import host_and_port
 from sluice import doctor, health, postgres_server, supervisor
 from sluice.bootstrapping import bootstrap
@@ -42,7 +43,7 @@ def up(say: Say) -> Settings:
         The settings, with the secrets that a first start made.
 
     Raises:
-        SetupError: the machine lacks something; each line says what and the remedy.
+        SetupError: the machine lacks something, and each line says what and the remedy; or the stack is another user's.
         ServiceUnavailable: a service did not become healthy in time; names its log.
         UsageError: the settings name a certificate authority, which only the stack in containers has.
     """
@@ -108,8 +109,34 @@ def _refuse_unfit_machine(settings: Settings) -> None:
         raise SetupError("\n".join(f"{item.check}: {item.found}. {item.remedy}" for item in wrong))
 
 
+def _refuse_stack_of_another_user(home: Path) -> None:
+    """Raise `SetupError` where another user started this stack, although this one, root for example, may write there.
+
+    Its process manager would not be found, and files that were written here could not be read by whose stack it is.
+    """
+    path = home / SECRETS_FILE
+    try:
+        owner = path.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owner != os.getuid():
+        whose = _user_name(owner)
+        raise SetupError(
+            f"The stack in {home} is not yours: {path} belongs to {whose}, and you are {_user_name(os.getuid())}. "
+            f"Run the command as {whose}, or point SLUICE_HOME at a folder of your own."
+        )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
 @contextmanager
 def _lock(home: Path) -> Iterator[None]:
+    _refuse_stack_of_another_user(home)
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.lock").open("w") as file:
         try:
@@ -221,7 +248,11 @@ def _proportional_kb(pid: int) -> int:
 
 
 def down(say: Say) -> None:
-    """Stop every service, in the reverse order of their start, and leave nothing running."""
+    """Stop every service, in the reverse order of their start, and leave nothing running.
+
+    Raises:
+        SetupError: the stack is another user's, or is being started or stopped.
+    """
     settings = load_settings()
     with _lock(settings.home):
         if supervisor.running(settings):

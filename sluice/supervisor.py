@@ -5,9 +5,9 @@ from __future__ import annotations
 import configparser
 import hashlib
 import os
+import stat
 import subprocess
 import sys
-import tempfile
 import xmlrpc.client
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +24,9 @@ LOG_BACKUPS = 2
 """Files of a service's log that are kept beside the one that it writes."""
 STOP_SECONDS = 20
 """How long a service may take to end cleanly before it is killed."""
+
+_RUN_FOLDERS = Path("/tmp")  # noqa: S108 - a stack is found whatever TMPDIR says, and its folder there is private
+_SOCKET = "supervisor.sock"
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,35 @@ def log_file(settings: Settings, service: str) -> Path:
     return settings.home / "logs" / f"{service}.log"
 
 
+def _run_folder_name(settings: Settings) -> str:
+    return f"sluice-{os.getuid()}-{hashlib.sha256(os.fsencode(settings.home)).hexdigest()[:12]}"
+
+
 def run_folder(settings: Settings) -> Path:
-    """A private folder for the socket and the process id."""
+    """The folder for the socket and the process id, of this user alone; `write_configuration` makes it.
+
+    Raises:
+        NotRunning: what is there is not a private folder of this user.
+    """
     # A Unix socket's path holds at most 107 bytes, so it cannot lie in an arbitrarily deep SLUICE_HOME.
-    digest = hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"sluice-{os.getuid()}-{digest}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
+    folder = _RUN_FOLDERS / _run_folder_name(settings)
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return folder
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise NotRunning(f"{folder} is not a private folder of this user; remove it, then try again.")
     return folder
 
 
+def _make_run_folder(settings: Settings) -> None:
+    run_folder(settings).mkdir(mode=0o700, exist_ok=True)
+    # Somebody else may have been quicker.
+    run_folder(settings)
+
+
 def _socket(settings: Settings) -> Path:
-    return run_folder(settings) / "supervisor.sock"
+    return run_folder(settings) / _SOCKET
 
 
 def write_configuration(settings: Settings) -> Path:
@@ -65,6 +83,7 @@ def write_configuration(settings: Settings) -> Path:
     conf = configparser.RawConfigParser()
     logs = settings.home / "logs"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_run_folder(settings)
     conf["unix_http_server"] = {"file": str(_socket(settings)), "chmod": "0600"}
     conf["rpcinterface:supervisor"] = {
         "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
@@ -113,13 +132,24 @@ def start(settings: Settings) -> None:
     """
     if running(settings):
         return
-    environment = os.environ | {"SLUICE_HOME": str(settings.home)}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(write_configuration(settings))],
-        env=environment, capture_output=True, text=True, check=False, timeout=60,
+        env=_environment(settings), capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     if done.returncode:
         raise ServiceUnavailable(f"The process manager did not start: {(done.stdout + done.stderr).strip()[-800:]}")
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What supervisord inherits, and by it every service: paths are absolute there, since its directory is /."""
+    secrets = os.environ.get("SLUICE_SECRETS_FILE")
+    return {
+        **os.environ,
+        "SLUICE_HOME": str(settings.home),
+        "SLUICE_CACHE": str(settings.cache),
+        "SLUICE_CONTRACTS_DIR": str(settings.contracts_dir),
+        **({"SLUICE_SECRETS_FILE": str(Path(secrets).absolute())} if secrets else {}),
+    }
 
 
 class _Call:
@@ -197,12 +227,16 @@ def supervised(settings: Settings, name: str | None = None) -> Iterator[psutil.P
     Args:
         name: of this service alone.
     """
+    # A process manager of somebody else's may have programs with our SLUICE_HOME too, a shell or `sluice` itself.
+    ours = f"/{_run_folder_name(settings)}/{_SOCKET}"
     for process in psutil.process_iter():
         try:
             environment = process.environ()
         except psutil.Error:
             continue  # It ended meanwhile, or is another user's.
         service = environment.get("SUPERVISOR_PROCESS_NAME")
+        if not environment.get("SUPERVISOR_SERVER_URL", "").endswith(ours):
+            continue
         if service and environment.get("SLUICE_HOME") == str(settings.home) and name in (None, service):
             yield process
 

@@ -27,6 +27,15 @@ def sum_of(numbers: Sequence[Column]) -> Column:
     return _balanced(add, numbers) if numbers else F.lit(0)
 
 
+def first_that_takes(value: Column, ends: Sequence[tuple[str, str]]) -> Column:
+    """The name beside the first of some ends, in order, that is not less than a value; the last name where none is."""
+    if len(ends) == 1:
+        return F.lit(ends[0][1])
+    middle = len(ends) // 2
+    lower, upper = first_that_takes(value, ends[:middle]), first_that_takes(value, ends[middle:])
+    return F.when(value <= ends[middle - 1][0], lower).otherwise(upper)
+
+
 def union_of(frames: Sequence[DataFrame]) -> DataFrame:
     """The rows of all frames, one or more, whose columns have the same names."""
     return _balanced(DataFrame.unionByName, frames)

@@ -93,7 +93,8 @@ def _failures(contract: DatasetContract, layout: Layout) -> dict[str, SparkColum
 
 def _must_be_there(column: Column, layout: Layout) -> bool:
     """Whether a null is a failure: where the file lacks a column that it may lack, all values are null."""
-    return column.required and (column.derived or layout.source_of(column.name) is not None)
+    there = column.derived or layout.source_of(column.name) is not None or column.name in layout.empty
+    return column.required and there
 
 
 def _tests(contract: DatasetContract, layout: Layout) -> list[SparkColumn]:

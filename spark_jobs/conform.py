@@ -102,6 +102,9 @@ def _value(column: Column, source: FileColumn | None) -> SparkColumn:
         value = F.timestamp_micros(F.expr(f"{quoted(RAW + source.name)} div 1000")).try_cast(column.type)
     elif source.type in _FLOATS and column.type in _INTEGERS:
         value = _whole(raw, column.type)
+    elif _decimal(source.type or "") and column.type in _INTEGERS:
+        # As with floating-point numbers, but a double holds not all digits of these.
+        value = F.when(raw == F.floor(raw), raw.try_cast(column.type))
     elif source.type == "string" and column.type in _INTEGERS:
         value = _parsed(raw, column.type)
     else:

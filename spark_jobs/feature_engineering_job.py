@@ -41,7 +41,6 @@ from spark_jobs.tables import (
     into_packs,
     replace_rows,
     replace_sources,
-    rows_at,
     rows_of_sources,
 )
 from spark_jobs.transforms.loading import load_transforms
@@ -117,7 +116,8 @@ def _is_current(item: WorkItem, held: SourceRows | None) -> bool:
     """
     if item.deleted:
         return held is None
-    return held.etags == {item.etag} if held else not item.rows
+    # By hand nobody knows how many are expected.
+    return held.etags == {item.etag} if held else item.rows == 0
 
 
 def _write_features(
@@ -149,10 +149,10 @@ def _write_aggregate(
     """Recompute the aggregate for the values that the batch's rows have, or had before its commit.
 
     Both come from the features' snapshots, so a re-run after a crash between the two commits finds the old ones too.
-    The other days of a month stay as they are in the snapshot that the commit is fenced by.
+    The other days of a month stay as they are.
     """
     spec, by, base = aggregate_spec(contract), F.col(contract.aggregate_by), aggregate.current_id
-    values = _touched(spark, contract, batch, commit, features)
+    values = _touched(spark, contract, batch, _snapshots(commit, features, aggregate), features)
     if not values:
         return
     current, names = spark.table(contract.features.name).where(by.isin(values)), spec.names
@@ -163,7 +163,8 @@ def _write_aggregate(
         replaced = any_of([by.between(month[0], month[-1]) for month in months])
         others = {day for month in months for day in month} - set(values)
         if base is not None and aggregate.holds(base, contract.aggregate_by, others):
-            frame = frame.union(rows_at(spark, spec.name, base).where(by.isin(others)).select(*names))
+            # As the table is now, with the columns that it has now: by the fence the rows are those of the base.
+            frame = frame.union(spark.table(spec.name).where(by.isin(others)).select(*names))
     # One task writes all partitions: a day is a few thousand rows.
     replace_rows(frame.coalesce(1), spec.name, replaced, batch.batch_id, base)
 
@@ -174,12 +175,28 @@ def days_of_their_months(days: Iterable[date]) -> list[list[date]]:
     return [[date(*month, 1 + day) for day in range(monthrange(*month)[1])] for month in months]
 
 
+def _snapshots(commit: Snapshot, features: LakeTable, aggregate: LakeTable) -> list[int]:
+    """The features' snapshot of a commit, the one before it, and those before commits that the aggregate lacks.
+
+    The aggregate still has the rows from before a batch that was given up between its two commits, and no other batch
+    than the next one of the same files takes them back.
+    """
+    found, before = [commit.snapshot_id], commit.parent_id
+    done = aggregate.batches_since(datetime.fromtimestamp(0, UTC))
+    while before is not None:
+        found.append(before)
+        # Upkeep's commits, which are of no batch, change no row.
+        while (made := features.made_by(before)) is not None and made.batch_id is None and made.parent_id is not None:
+            before = made.parent_id
+        before = None if made is None or made.batch_id in done else made.parent_id
+    return found
+
+
 def _touched(
-    spark: SparkSession, contract: DatasetContract, batch: Batch, commit: Snapshot, features: LakeTable
+    spark: SparkSession, contract: DatasetContract, batch: Batch, snapshots: list[int], features: LakeTable
 ) -> list[Any]:
-    """At least every value of the aggregate's partition column that the batch's rows have, or had before."""
+    """At least every value of the aggregate's partition column that the batch's rows have in some snapshots."""
     keys = [item.key for item in batch.items]
-    snapshots = [snapshot for snapshot in (commit.snapshot_id, commit.parent_id) if snapshot is not None]
     days = [features.days(snapshot, keys, contract.aggregate_by) for snapshot in snapshots]
     known = [found for found in days if found is not None]
     if len(known) == len(days):

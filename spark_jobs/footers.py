@@ -181,8 +181,9 @@ def _columns(leaves: list[pq.ColumnSchema], schema: pq.ParquetSchema) -> tuple[F
     nested: dict[str, str | None] = {}
     for leaf in leaves:
         if leaf.path != leaf.name or leaf.max_repetition_level > 0:
-            top = leaf.path.split(".")[0]
             nested = nested or {field.name: _nested_type(field.type) for field in schema.to_arrow_schema()}
+            # A name may hold a dot itself.
+            top = max((name for name in nested if leaf.path.startswith(f"{name}.")), key=len, default=leaf.path)
             column = FileColumn(top, nested[top], "nested")
             if columns.setdefault(top, column) != column:
                 repeated.append(column)
@@ -208,7 +209,7 @@ def _column(leaf: pq.ColumnSchema) -> FileColumn:
 def _spark_type(leaf: pq.ColumnSchema, kind: str, logical: dict[str, object]) -> str | None:
     """The type that Spark's own converter of parquet schemas gives the column."""
     if kind == "Decimal":
-        return f"decimal({leaf.precision},{leaf.scale})"
+        return f"decimal({leaf.precision},{leaf.scale})" if leaf.precision <= _MOST_DIGITS else None
     if kind == "Timestamp":
         return "timestamp" if logical["isAdjustedToUTC"] else "timestamp_ntz"
     if kind == "Int":
@@ -258,6 +259,8 @@ def _whole(parts: list[tuple[str, str | None]]) -> bool:
     return bool(parts) and len(names) == len(parts) and "" not in names and all(held for _, held in parts)
 
 
+_MOST_DIGITS = 38
+"""Of a decimal in Spark."""
 # Times of day, as the count that the file holds: Spark has no such type.
 _TIME = {"milliseconds": "int", "microseconds": "bigint", "nanoseconds": "bigint"}
 _BY_ARROW = {

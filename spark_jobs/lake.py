@@ -70,6 +70,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a snapshot was made of."""
+
+    parent_id: int | None
+    batch_id: str | None
+    """None: no batch made it, but upkeep or a person."""
+
+
+@dataclass(frozen=True)
 class SourceRows:
     """What a snapshot holds of one source file."""
 
@@ -144,6 +153,18 @@ class LakeTable:
         """A batch's newest commit to the table, or that of another value of another property."""
         own = [found for found in self._metadata.snapshots if _summary(found).get(by) == batch_id]
         return _snapshot(max(own, key=lambda found: found.sequence_number or 0)) if own else None
+
+    def made_by(self, snapshot_id: int) -> Made | None:
+        """What a snapshot was made of; None when it has expired."""
+        found = self._metadata.snapshot_by_id(snapshot_id)
+        return Made(found.parent_snapshot_id, _summary(found).get(BATCH_PROPERTY)) if found else None
+
+    def columns_since(self, snapshot_id: int) -> dict[str, str]:
+        """The columns that the table has gained since a snapshot, with their types, as Spark calls them."""
+        found = self._metadata.snapshot_by_id(snapshot_id)
+        schema = self._metadata.schema_by_id(found.schema_id) if found and found.schema_id is not None else None
+        had = {field.name for field in schema.fields} if schema else set(self.columns)
+        return {name: kind for name, kind in self.columns.items() if name not in had}
 
     def expire_before(self, moment: datetime) -> datetime | None:
         """From when on snapshots have to stay, so that the table can be read as it was at any time since a moment.

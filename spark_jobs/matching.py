@@ -36,6 +36,8 @@ class Layout:
     """Contract column to the index in `columns` that stands for it; columns that the file lacks are left out."""
     unreadable: tuple[str, ...] = ()
     """Names of columns with values of types that Spark does not know; no contract column is among them."""
+    empty: tuple[str, ...] = ()
+    """Contract columns which the file may not lack, and has without a type: each of their values is null."""
 
     @property
     def extras(self) -> tuple[FileColumn, ...]:
@@ -80,18 +82,19 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn], strict
     by_name = {column.name.casefold(): column for column in found}
     sought = [column for column in columns if not column.derived]
     hits = {column.name: [by_name[name] for name in column.source_names if name in by_name] for column in sought}
-    missing, twice, wrong, sources = [], [], [], []
+    missing, twice, wrong, sources, empty = [], [], [], [], []
     for column in sought:
         there = hits[column.name]
         if not there:
             missing += [] if _may_lack(column, hits) else [_named(column)]
         elif len(there) > 1:
             twice.append(f"{column.name} is there as {' and as '.join(hit.name for hit in there)}")
-        elif there[0].kind != "null":
-            if not castable(there[0], column.type):
-                wrong.append(f"{there[0].name} is {_told(there[0])}, {column.type} was expected")
-            else:
-                sources.append((column.name, readable.index(there[0])))
+        elif there[0].kind == "null":
+            empty += [] if _may_lack(column, hits) else [column.name]
+        elif not castable(there[0], column.type):
+            wrong.append(f"{there[0].name} is {_told(there[0])}, {column.type} was expected")
+        else:
+            sources.append((column.name, readable.index(there[0])))
     if missing:
         present = ", ".join(sorted(column.name for column in found)) or "none"
         return Refusal(Reason.MISSING_COLUMNS, f"Missing: {', '.join(missing)}. Present: {present}.")
@@ -100,7 +103,7 @@ def match_columns(columns: Sequence[Column], found: Sequence[FileColumn], strict
     if wrong:
         return Refusal(Reason.WRONG_TYPES, f"{'; '.join(wrong)}.")
     unreadable = tuple(column.name for column in found if column.type is None and column.kind != "null")
-    layout = Layout(readable, tuple(sources), unreadable)
+    layout = Layout(readable, tuple(sources), unreadable, tuple(empty))
     if strict and (unknown := _unknown(sought, found)):
         return Refusal(Reason.UNKNOWN_COLUMNS, f"Unknown: {', '.join(unknown)}.")
     return layout
@@ -143,7 +146,9 @@ def _named(column: Column) -> str:
 
 
 def _told(column: FileColumn) -> str:
-    return column.kind if column.type is None or column.kind in ("nested", "time") else column.type
+    if column.kind in ("nested", "time"):
+        return column.kind
+    return column.type or "of a type that Spark does not read"
 
 
 def _family(kind: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
@@ -92,17 +92,25 @@ def cut_anew(partitions: Sequence[Partition], chosen: Sequence[Partition]) -> li
     """The packs of upkeep that are put together anew with the chosen partitions, in the order of their keys.
 
     Those that are less than half full and lie across the chosen keys, or next to them, so that packs do not stay small;
-    and all that lie across, once they are too many.
+    and those that lie across one another, where they are too many.
     """
     first, last = chosen[0].lowest, max(partition.highest for partition in chosen)
     own = (partition for partition in partitions if partition.is_pack and not partition.is_of_batch)
     packs = sorted(own, key=lambda pack: pack.lowest)
     across = [pack for pack in packs if pack.lowest <= last and first <= pack.highest]
-    if len(across) >= MOST_ACROSS:
-        return across
+    crowded = {pack.id for pack in _crowded(across)}
     before = [pack for pack in packs if pack.highest < first][-1:]
     after = [pack for pack in packs if pack.lowest > last][:1]
-    return [pack for pack in (*before, *across, *after) if pack.bytes < PACK_BYTES / 2]
+    return [pack for pack in (*before, *across, *after) if pack.bytes < PACK_BYTES / 2 or pack.id in crowded]
+
+
+def _crowded(packs: Sequence[Partition]) -> Iterator[Partition]:
+    """The packs, of some in the order of their lowest keys, that may hold a key that as many as may be may hold."""
+    for place, pack in enumerate(packs):
+        # It is at their lowest keys that packs become more.
+        there = [other for other in packs[: place + 1] if other.highest >= pack.lowest]
+        if len(there) >= MOST_ACROSS:
+            yield from there
 
 
 def sources_of(

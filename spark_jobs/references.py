@@ -59,7 +59,7 @@ class References:
         # Made of values: Comet knows no aggregate of whole rows, and one part of a plan that is not native takes the
         # write of the data files with it.
         found = F.broadcast(self._spark.createDataFrame(rows, schema))
-        return df.join(found, F.col(lookup.by) == F.col(key), "left")
+        return df.join(found, F.col(lookup.by) == F.col(key), "left").drop(key)
 
     def _rows(self, lookup: Lookup) -> dict[Any, dict[str, Any]]:
         snapshot = self._at.get(lookup.table)

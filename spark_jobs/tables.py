@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -12,7 +11,7 @@ from pyspark.sql import functions as F
 from contracts.changes import AddColumn, Incompatible, WidenColumn, evolutions
 from contracts.dataset import DatasetContract, Table
 from contracts.errors import ContractError, JobFailed
-from spark_jobs.balanced import union_of
+from spark_jobs.balanced import first_that_takes, union_of
 from spark_jobs.conform import RESCUED
 from spark_jobs.lake import (
     BATCH_PACK,
@@ -142,7 +141,8 @@ def replace_sources(
     if packs:
         # As the table is now, with the columns that it has now: by the fence the rows are those of the base.
         others = spark.table(spec.name).where(F.col(SOURCE_ID).isin(packs) & ~F.col(SOURCE_KEY).isin(list(keys)))
-        df = df.union(others.select(*spec.names))
+        # The table may have columns that the contract no longer names.
+        df = df.unionByName(others, allowMissingColumns=True)
     properties = {BATCH_PROPERTY: batch_id} | ({CARRIED_PROPERTY: "true"} if packs else {})
     replaced = F.col(SOURCE_ID).isin([*partitions, *packs, *(pack.id for pack in came_in)])
     # No row that the base has; it refuses the commit where another batch brought one of these files in a pack since.
@@ -161,20 +161,16 @@ def into_packs(rows: DataFrame, packs: Sequence[Pack]) -> DataFrame:
     """
     if not packs:
         return rows
-    *others, rest = packs
-    pack_of = reduce(
-        lambda so_far, pack: F.when(F.col(SOURCE_KEY) <= pack.last, pack.id).otherwise(so_far),
-        reversed(others),
-        F.lit(rest.id),
-    )
-    packed = rows.withColumn(SOURCE_ID, pack_of)
+    packed = rows.withColumn(SOURCE_ID, first_that_takes(F.col(SOURCE_KEY), [(pack.last, pack.id) for pack in packs]))
     return packed.repartition(len(packs), SOURCE_ID).sortWithinPartitions(SOURCE_ID, SOURCE_KEY)
 
 
 def rows_of_sources(
     spark: SparkSession, name: str, table: LakeTable, keys: Sequence[str], snapshot_id: int | None = None
 ) -> DataFrame:
-    """The rows that a table holds of some source files; `_source_id` is each file's own.
+    """The rows that a table holds of some source files, with the columns that it has now.
+
+    `_source_id` is each file's own.
 
     Args:
         snapshot_id: None: the newest that `table` knows, of which there has to be one.
@@ -184,6 +180,8 @@ def rows_of_sources(
         raise ValueError(f"{name} has no snapshot")
     partitions, packs = [source_id(key) for key in keys], sorted(table.packs_of(at, keys))
     rows = rows_at(spark, name, at).where(F.col(SOURCE_ID).isin(partitions + packs))
+    if new := table.columns_since(at):
+        rows = rows.select("*", *(F.lit(None).cast(kind).alias(column) for column, kind in new.items()))
     return unpacked(rows.where(F.col(SOURCE_KEY).isin(list(keys)))) if packs else rows
 
 

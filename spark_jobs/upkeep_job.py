@@ -118,7 +118,8 @@ def pack_once(spark: SparkSession, lake: Lake, spec: TableSpec, limits: Upkeep, 
     held = table.sources_in(table.current_id, [pack.id for pack in anew])
     packs = cut(sources_of(small, anew, held))
     replaced = [partition.id for partition in (*small, *anew)]
-    rows = spark.table(spec.name).where(F.col(SOURCE_ID).isin(replaced)).select(*spec.names)
+    # All columns that the table has: the contract may no longer name one of them, and its values stay.
+    rows = spark.table(spec.name).where(F.col(SOURCE_ID).isin(replaced))
     upkeep_id = uuid.uuid4().hex
     touched = F.col(SOURCE_ID).isin([*replaced, *(pack.id for pack in packs)])
     commit_rows(into_packs(rows, packs), spec.name, touched, {UPKEEP_PROPERTY: upkeep_id}, table.current_id)

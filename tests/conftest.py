@@ -127,7 +127,7 @@ def write_contracts(folder: Path) -> None:
     """The contracts of the tests' stack: those of the repository, and two more of the same kind."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (PROJECT / "contracts" / "datasets").glob("*.yaml"):
-        shutil.copy(path, folder)
+        _put(folder / path.name, path.read_bytes())
     write_variant(folder, TWIN, {"onDelete": "retract", "upkeep": {"packAfter": "PT0S", "keepSnapshots": "PT2M"}})
     write_variant(folder, IN_SETS, {"completeness": {"timeLimit": "P1D", "onTimeLimit": "release"}})
 
@@ -141,8 +141,18 @@ def write_variant(folder: Path, dataset: str, changed: Mapping[str, object], lik
     kept = [item for item in document["customProperties"] if item["property"] not in ("download", *changed)]
     document["customProperties"] = kept + [{"property": key, "value": value} for key, value in changed.items()]
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(PROJECT / "contracts" / "datasets" / "taxi_zones.yaml", folder)  # it takes names from there
-    (folder / f"{dataset}.yaml").write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    zones = PROJECT / "contracts" / "datasets" / "taxi_zones.yaml"  # it takes names from there
+    _put(folder / zones.name, zones.read_bytes())
+    _put(folder / f"{dataset}.yaml", yaml.safe_dump(document, sort_keys=False).encode())
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file, unless it has that content already; who reads it meanwhile finds the old one or the new one."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
 
 
 @pytest.fixture(scope="session")

@@ -232,7 +232,7 @@ def _process(
 
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type(urllib3.exceptions.HTTPError),
-    stop=tenacity.stop_after_delay(30),
+    stop=tenacity.stop_after_delay(120),
     wait=tenacity.wait_fixed(0.1),
 )
 def _wait_for_minio(port: int) -> None:
@@ -243,7 +243,7 @@ def _wait_for_minio(port: int) -> None:
 
 @tenacity.retry(
     retry=tenacity.retry_if_exception_type(psycopg.OperationalError),
-    stop=tenacity.stop_after_delay(30),
+    stop=tenacity.stop_after_delay(120),
     wait=tenacity.wait_fixed(0.1),
 )
 def _wait_for_postgres(settings: Settings) -> None:

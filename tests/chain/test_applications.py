@@ -7,7 +7,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -17,9 +16,10 @@ import pytest
 from consumers.ledger import Ledger
 from contracts.settings import HOST, PROJECT
 from contracts.states import FileState
-from sluice.files import wait_for_end
+from contracts.story import FileStory
 from tests.chain.accounting import assert_accounted
-from tests.chain.conftest import WAIT_SECONDS, Drop, Query, month_of
+from tests.chain.conftest import Drop, Query, month_of
+from tests.chain.test_exactly_once import wait_until
 from tests.conftest import Stack, write_variant
 from tests.servers import Listening, listening
 
@@ -27,11 +27,16 @@ pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]
 
 
 def test_jobs_run_by_hand_with_spark_submit_listen_to_nobody_else_and_the_cascade_follows(
-    stack: Stack, s3: Any, query: Query, ledger: Ledger
+    stack: Stack, put: Drop, query: Query, ledger: Ledger
 ) -> None:
-    key = "nyc_yellow/yellow_tripdata_2019-07.parquet"
-    etag = s3.put_object(Bucket="bronze", Key=key, Body=month_of(2019, 7, 600))["ETag"].strip('"')
-    wait_for_end(lambda: ledger.story("bronze", key, etag), key, 0, WAIT_SECONDS)
+    dropped = put("nyc_yellow/yellow_tripdata_2019-07.parquet", month_of(2019, 7, 600))
+
+    def told() -> FileStory:
+        story = ledger.story(dropped.bucket, dropped.key, dropped.etag)
+        assert story is not None
+        return story
+
+    gold = told().layers[1]
     before = listening(stack.settings.home)
     submit = Path(sys.executable).with_name("spark-submit")
     month = ("--year", "2019", "--month", "7")  # without a dataset: it is found by the file
@@ -50,11 +55,11 @@ def test_jobs_run_by_hand_with_spark_submit_listen_to_nobody_else_and_the_cascad
         done = running.result()
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         assert "yellow_tripdata_2019-07.parquet" in done.stdout
+        # The first one's marker has the cascade run gold, and the second one takes the same file there.
+        wait_until(lambda: told().layers[1] != gold, "the cascade's own run of gold is over")
     assert "java" in {socket.process for socket in sockets}, "the drivers were seen"
     assert [socket for socket in sockets if not socket.on_loopback] == []
-    story = ledger.story("bronze", key, etag)
-    assert story is not None
-    assert_accounted(query, (story, 600))
+    assert_accounted(query, (told(), 600))
 
 
 def test_contract_that_says_submit_takes_its_files_by_applications_of_their_own(

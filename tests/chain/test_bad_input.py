@@ -162,7 +162,7 @@ def _send(stack: Stack, topic: str, key: str, value: bytes) -> None:
     producer.close()
 
 
-def dead_letter_of(stack: Stack, text: str, seconds: float = 60.0) -> dict[str, Any]:
+def dead_letter_of(stack: Stack, text: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
     """The dead letter of the message whose value holds a text; waits for it."""
     from kafka import KafkaConsumer
 

@@ -11,9 +11,10 @@ import pytest
 from consumers.broker import Producer, Reader
 from consumers.dead_letters import MAX_VALUE_BYTES
 from consumers.topics import BRONZE_EVENTS
+from tests.chain.conftest import WAIT_SECONDS
 from tests.conftest import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 Send = Callable[[bytes], None]
 Found = Callable[..., dict[str, Any]]
@@ -36,8 +37,8 @@ def send(stack: Stack, unique: str) -> Iterator[Send]:
 def found(stack: Stack, unique: str) -> Found:
     """Wait for the test's open dead letter of an attempt, as the list shows it."""
 
-    def look(attempt: int = 1, seconds: float = 60) -> dict[str, Any]:
-        limit = time.monotonic() + seconds
+    def look(attempt: int = 1) -> dict[str, Any]:
+        limit = time.monotonic() + WAIT_SECONDS
         while True:
             for letter in stack.json("dlq", "list", "--reason", "bad_event", "--topic", BRONZE_EVENTS):
                 if (letter["key"], letter["attempt"]) == (f"bronze/{unique}", attempt):

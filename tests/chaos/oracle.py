@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from base64 import b64decode
 from collections import defaultdict
@@ -11,9 +12,8 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from kafka import KafkaConsumer
 
-from consumers.broker import client_options, topics_overview
+from consumers.broker import Reader, topics_overview
 from consumers.dead_letters import DeadLetter
 from consumers.topics import DEAD_LETTERS
 from contracts.errors import Retryable
@@ -213,14 +213,9 @@ class Oracle:
         ]
 
     def _wrong_letters(self, expected: Expected, nonsense: set[str]) -> list[str]:
-        consumer = KafkaConsumer(
-            DEAD_LETTERS, **client_options(self.settings.kafka_login("operator")), group_id=None,
-            auto_offset_reset="earliest", consumer_timeout_ms=2000,
-        )  # fmt: skip
-        try:
-            letters = [DeadLetter.model_validate_json(message.value) for message in consumer]
-        finally:
-            consumer.close()
+        with Reader(self.settings.kafka_login("operator")) as reader:
+            records = reader.read(DEAD_LETTERS, 0, 0, sys.maxsize)
+            letters = [DeadLetter.model_validate_json(record.value or b"") for record in records]
         buried = {b64decode(letter.value or "").decode("utf-8", "replace"): letter for letter in letters}
         return [f"NO LETTER: {text!r} was sent and is in no dead letter" for text in nonsense - buried.keys()] + [
             f"LETTER: of {letter.topic}[{letter.partition}]@{letter.offset}, which was no nonsense: {letter.detail}"

@@ -98,12 +98,16 @@ def test_work_for_another_layer_is_bad_work() -> None:
     assert gatherer.committable() == {(TOPIC, 0): 4}
 
 
-def test_gatherer_says_when_it_is_full() -> None:
+def test_gatherer_says_of_which_dataset_too_many_files_wait_and_where_they_came_from() -> None:
     gatherer = Gatherer(Layer.SILVER, max_waiting=2)
     gatherer.add(work(item("a")), TOPIC, 0, 0)
-    assert not gatherer.full
+    gatherer.add(work(item("a"), dataset="other"), TOPIC, 1, 0)
+    assert gatherer.crowded == {}
     gatherer.add(work(item("b")), TOPIC, 0, 1)
-    assert gatherer.full
+    (crowded,) = gatherer.crowded
+    assert gatherer.crowded == {crowded: 2}
+    assert gatherer.partitions_of([crowded]) == {0}
+    assert gatherer.partitions_of([]) == set()
 
 
 KEYS = st.sampled_from(["a", "b", "c"])

@@ -161,3 +161,11 @@ def test_message_without_a_value_can_only_be_discarded() -> None:
 def test_letter_cannot_have_its_message_sent_to_a_topic_of_its_choice() -> None:
     with pytest.raises(UsageError, match="nothing is redriven to"):
         redrive(9, letter(topic="__consumer_offsets"))
+
+
+def test_letter_is_small_enough_for_kafka_whatever_was_said_of_whatever_key() -> None:
+    record = Record("lake.bronze.events", 0, 7, NOON, b"\xff" * 300_000, BIG, {})
+    made = make_letter(record, "bad_event", "why" * 300_000, NOON)
+    assert len(made.model_dump_json().encode()) < 200_000
+    assert made.detail.startswith("whywhy")
+    assert (made.key or "").startswith("\\xff\\xff")

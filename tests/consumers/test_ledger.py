@@ -10,13 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
+from consumers.completeness import Place
 from consumers.dead_letters import LetterState
 from consumers.ledger import _MOVE_FIRST_OPEN, Ledger
 from consumers.migrate import migrate
 from consumers.routing import Arrival, Decision, End, Repeat, Work, plan
+from consumers.rows import Changes, KnownFiles
 from contracts.dataset import DatasetContract
 from contracts.errors import AccountingMismatch, BadWork, IllegalTransition, ServiceUnavailable
 from contracts.events import BucketEvent
+from contracts.manifest import Manifest, ManifestFile
 from contracts.markers import SourceResult
 from contracts.states import FileState, Hop, Layer, Reason
 from contracts.story import FileStory
@@ -620,3 +623,32 @@ def test_listing_goes_on_where_it_ended(ledger: Ledger) -> None:
     for key in ("nyc_yellow/m", "nyc_yellow/z", ""):
         ledger.set_reconciled_to("bronze", key)
         assert ledger.reconciled_to("bronze") == key
+
+
+def test_decision_about_a_row_that_another_router_changed_meanwhile_is_made_anew(
+    ledger: Ledger, ledger_url: str
+) -> None:
+    event = put()
+    seen: list[bool] = []
+
+    def slowly(known: KnownFiles) -> tuple[list[Decision], Changes]:
+        seen.append(known.newest(event.bucket, event.key) is not None)
+        if len(seen) == 1:
+            with Ledger(ledger_url) as other:
+                drop(other, event)
+                other.claim(batch_of(event))
+                other.record_marker(marker(accepted()))
+        return planned(known, event)
+
+    ledger.apply([(event.bucket, event.key, event.etag)], slowly)
+    assert seen == [False, True]
+    assert told(ledger).state == FileState.RUNNING
+
+
+def test_value_that_is_too_long_for_an_index_is_refused_and_not_tried_again(ledger: Ledger) -> None:
+    place = Place("bronze", "trips/")
+    names = tuple(chr(0x4E00 + number % 5000) for number in range(3000))
+    manifest = Manifest.model_construct(files=(ManifestFile.model_construct(name="".join(names), rows=None),))
+    drop(ledger, put())
+    with pytest.raises(BadWork, match="cannot hold a value"):
+        ledger.record_manifest(place, ("bronze", KEY, put().etag), manifest)

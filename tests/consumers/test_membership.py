@@ -48,10 +48,11 @@ def read(consumer: Consumer) -> list[Record]:
 def test_reader_that_is_stuck_on_its_way_into_the_group_says_so_and_the_next_one_reads(
     login: KafkaLogin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(broker, "JOIN_SECONDS", 4.0)
+    monkeypatch.setattr(broker, "JOIN_SECONDS", LIMIT_SECONDS)
     stuck = Consumer(login, ROUTER_GROUP, EVENT_TOPICS)
     assert [record.value for record in read(stuck)] == [b"waits"]
     with monkeypatch.context() as patch:
+        patch.setattr(broker, "JOIN_SECONDS", 4.0)
         patch.setattr(ConsumerCoordinator, "_perform_assignment", slowly(ConsumerCoordinator._perform_assignment))
         more_partitions(login)
         stuck._consumer._cluster.request_update()

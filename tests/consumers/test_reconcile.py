@@ -68,6 +68,18 @@ def test_object_that_needs_no_event_gets_none(known: FileRow | None, at: datetim
     assert lost_puts(page(found(at=at)), {KEY: known} if known else {}) == []
 
 
+@pytest.mark.parametrize("removed", [False, True], ids=["corrected", "put-again-after-its-removal"])
+def test_object_whose_event_was_ignored_after_a_clock_had_been_ahead_is_found_once_that_time_is_past(
+    removed: bool,
+) -> None:
+    ahead = OLD + timedelta(minutes=5)
+    taken_back = dataclasses.replace(row(removed_at=ahead), state=FileState.IGNORED, reason=Reason.RETRACTED)
+    known = taken_back if removed else row("b2", put_at=ahead)
+    assert ahead < settled(NOON, None)
+    (event,) = lost_puts(page(found("a1")), {KEY: known})
+    assert isinstance(route(event, CONTRACTS, KnownFiles([known])), Work)
+
+
 def test_object_put_again_after_its_removal_without_an_event_is_found() -> None:
     assert len(lost_puts(page(found(at=OLD)), {KEY: row(removed_at=OLD - timedelta(minutes=1))})) == 1
 

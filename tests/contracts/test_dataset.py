@@ -27,6 +27,8 @@ def test_every_contract_of_the_project_is_valid() -> None:
         ("nyc_yellow/2025/ä +%.parquet", True),
         ("nyc_yellow/a.parquet\n", False),
         ("nyc_yellow/a.csv", False),
+        ("nyc_yellow/_staging/a.parquet", False),
+        ("nyc_yellow/.a.parquet", False),
         ("nyc_yellow_2/a.parquet", False),
         ("a.parquet", False),
         ("nyc_yellow/../taxi_zones/a.parquet", False),

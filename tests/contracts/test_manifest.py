@@ -58,6 +58,7 @@ def test_rows_may_be_left_out_and_keys_beside_the_files_are_the_producers_own() 
         pytest.param(listing({"name": "x/a"}), "files.0.name: .* without '/'", id="path"),
         pytest.param(listing({"name": "a\0"}), "files.0.name: .* NUL", id="nul"),
         pytest.param(listing({"name": "_a"}), "never taken in", id="work-file"),
+        pytest.param(listing({"name": "東" * 342}), "longer than the 1,024 bytes", id="too-long-in-bytes"),
         pytest.param(listing({"name": "a", "rows": -1}), "files.0.rows: .* greater than or equal to 0", id="negative"),
         pytest.param(listing({"name": "a", "rows": "5"}), "files.0.rows: .* valid integer", id="text"),
         pytest.param(listing({"name": "a", "row": 5}), "files.0.row: Extra inputs", id="misspelt-rows"),
@@ -74,3 +75,10 @@ def test_message_about_a_hostile_key_can_be_stored_and_shown() -> None:
     with pytest.raises(BadManifest) as raised:
         parse_manifest(listing({"name": "a", "\0\x1b[2J": 1}))
     assert raised.value.message.isprintable()
+
+
+def test_file_whose_key_would_be_too_long_in_its_folder_can_never_come() -> None:
+    value = listing({"name": "é" * 500})
+    assert len(parse_manifest(value, "trips/").files) == 1
+    with pytest.raises(BadManifest, match="longer than the 1,024 bytes of a key"):
+        parse_manifest(value, "trips/" + "2025/" * 5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,10 +17,10 @@ from contracts.loading import load_contract
 from contracts.markers import CommitMarker, SourceResult, parse_marker
 from contracts.settings import PROJECT
 from contracts.states import FileState, Layer, Reason
-from contracts.work import Batch, WorkItem, WorkMessage, make_batch, parse_work, refuse_other, stage_dag_id
+from contracts.work import RUN_TYPES, Batch, WorkItem, WorkMessage, make_batch, parse_work, refuse_other, stage_dag_id
 
 NOW = datetime(2025, 1, 2, tzinfo=UTC)
-KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100)
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=100)
 ITEMS = st.builds(
     WorkItem,
     bucket=st.just("bronze"),
@@ -109,6 +111,30 @@ def test_later_version_of_an_object_replaces_the_earlier_one() -> None:
 def test_run_id_is_one_that_airflow_accepts_whatever_the_key(some: list[WorkItem]) -> None:
     run_id = make_batch(Layer.SILVER, "d", some).run_id
     assert re.fullmatch(r"[A-Za-z0-9_.~:+-]{1,250}", run_id)
+    assert ".." not in run_id
+    assert not run_id.startswith(RUN_TYPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("report..parquet", "report.parquet__"),
+        ("a/...", ".__"),
+        ("scheduled__2025.parquet", "file-scheduled__2025.parquet__"),
+        ("backfill", "file-backfill__"),
+        ("schedule.parquet", "schedule.parquet__"),
+    ],
+)
+def test_run_id_of_a_name_that_airflow_would_refuse_still_names_the_file(name: str, begins: str) -> None:
+    assert make_batch(Layer.SILVER, "d", items(name)).run_id.startswith(begins)
+
+
+@pytest.mark.parametrize("changed", [{"etag": "\0"}, {"key": "a\0"}, {"size": 2**63}, {"rows": 10**30}], ids=str)
+def test_work_that_the_ledger_cannot_hold_is_no_work(changed: dict[str, Any]) -> None:
+    (item,) = items("a")
+    value = {"layer": "silver", "dataset": "d", "items": [item.model_dump() | changed], "at": "2025-01-01T00:00:00Z"}
+    with pytest.raises(BadWork):
+        parse_work(json.dumps(value).encode())
 
 
 def test_run_id_names_the_file_or_their_number() -> None:

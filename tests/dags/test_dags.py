@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.types import DagRunType
 from sluice_listener.stage import RETRIES, TRIES
 
 from contracts.loading import load_contracts
 from contracts.settings import load_settings
 from contracts.states import Layer
-from contracts.work import stage_dag_id
+from contracts.work import RUN_TYPES, WorkItem, make_batch, stage_dag_id
 
 REPO = Path(__file__).resolve().parents[2]
 DAGS = REPO / "airflow" / "dags"
@@ -130,3 +131,12 @@ def test_profiles_are_woken_by_silver_of_any_dataset_and_silver_alone_wakes_them
     assert watched == {f"silver.{dataset}" for dataset in CONTRACTS}
     told = {(dag_id, outlet.name) for dag_id, dag in bag.dags.items() for task in dag.tasks for outlet in task.outlets}
     assert told == {(f"{dataset}_to_silver", f"silver.{dataset}") for dataset in CONTRACTS}
+
+
+@pytest.mark.parametrize("name", ["report..parquet", "scheduled__2025.parquet", "backfill", "asset_triggered__x"])
+def test_airflow_takes_the_id_of_a_run_whatever_its_only_file_is_called(name: str) -> None:
+    item = WorkItem(bucket="bronze", key=f"nyc_yellow/{name}", etag="e", version="1")
+    run_id = make_batch(Layer.SILVER, "nyc_yellow", [item]).run_id
+    assert ".." not in run_id
+    assert DagRunType.from_run_id(run_id) == DagRunType.MANUAL
+    assert set(RUN_TYPES) == {f"{kind.value}__" for kind in DagRunType if kind != DagRunType.MANUAL}

@@ -111,7 +111,7 @@ def test_connection_that_was_cut_is_told_of_and_made_anew(
     executor: NotifiedLocalExecutor, database: psycopg.Connection[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert executor._news is not None
-    database.execute("SELECT pg_terminate_backend(%s)", (executor._news.info.backend_pid,))
+    database.execute("SELECT pg_terminate_backend(%s, 60000)", (executor._news.info.backend_pid,))
     with caplog.at_level(logging.WARNING):
         assert waited(executor, SHORT) >= SHORT
     assert "tells of no changes" in caplog.text

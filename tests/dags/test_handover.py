@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sluice_listener.handover import HandOver
 from sluice_listener.topic import Message
 
+from consumers.batching import DEFAULT_BATCH_FILES, MAX_WAITING
 from consumers.routing import MAX_ITEMS
 from contracts.dataset import DatasetContract
 from contracts.errors import ServiceUnavailable
@@ -40,7 +43,7 @@ class World:
     """DAG -> the run of it that waits for a time to come."""
     tasks: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     """DAG -> the task of it that waits for a time to come."""
-    held: bool = False
+    held: set[int] = field(default_factory=set)
     read_at_most: int = 1_000
     failures: dict[str, int] = field(default_factory=dict)
     """Name of a call -> how many times it still fails."""
@@ -54,8 +57,8 @@ class World:
         found, self.messages = self.messages[: self.read_at_most], self.messages[self.read_at_most :]
         return found
 
-    def hold(self, held: bool) -> None:
-        self.held = held
+    def hold(self, partitions: Collection[int]) -> None:
+        self.held = set(partitions)
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> bool:
         self.events.append(("commit", dict(offsets)))
@@ -162,6 +165,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sluice_listener.handover.RETRY", 0.0)
 
 
+@pytest.fixture
+def listen(monkeypatch: pytest.MonkeyPatch) -> Callable[[HandOver], None]:
+    """Let the loop itself go through some twenty rounds, however long they take: its clock advances by a look at it."""
+    looks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: next(looks) / 100, time=lambda: 0.0)
+
+    def run(hands: HandOver) -> None:
+        monkeypatch.setattr("sluice_listener.handover.time", clock)
+        asyncio.run(hands.run(clock.monotonic() + 1.0))
+
+    return run
+
+
 def test_full_messages_and_what_follows_them_are_one_batch() -> None:
     def names(offset: int, count: int) -> list[str]:
         return [f"{offset}-{number}.parquet" for number in range(count)]
@@ -249,10 +265,17 @@ def test_paused_stage_keeps_its_files_waiting_and_says_so(caplog: pytest.LogCapt
         (forged(key=f"/{DATASET}/a.parquet"), "bad_work"),
         (forged(bucket="quarantine"), "bad_work"),
         (forged(bucket="silver", deleted=True), "bad_work"),
+        (forged(etag="\0"), "bad_work"),
     ],
     ids=[
         *("not-json", "empty", "other-layer", "unknown-dataset", "another-dataset-s-file", "path-that-climbs"),
-        *("encoded-path-that-climbs", "absolute-path", "quarantined-file", "deletion-in-silver"),
+        *(
+            "encoded-path-that-climbs",
+            "absolute-path",
+            "quarantined-file",
+            "deletion-in-silver",
+            "text-that-no-ledger-holds",
+        ),
     ],
 )
 def test_message_that_cannot_be_used_goes_to_the_dead_letters_and_blocks_nothing(poison: Message, reason: str) -> None:
@@ -262,6 +285,20 @@ def test_message_that_cannot_be_used_goes_to_the_dead_letters_and_blocks_nothing
     assert [[item.key for item in batch.items] for batch in world.claimed.values()] == [[f"{DATASET}/1.parquet"]]
     assert len(world.runs) == 1
     assert world.commits() == [{(TOPIC, 0): 2}]
+
+
+def test_dataset_of_which_too_many_files_wait_holds_its_own_partition_alone(caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"{number}.parquet" for number in range(1000)]
+    many = [message(offset, [f"{offset}/{name}" for name in names]) for offset in range(MAX_WAITING // 1000)]
+    world = World(many, active="running")
+    hands = hand_over(world)
+    for _ in range(3):
+        steps(hands)
+    assert world.held == {0}
+    assert f"20,000 file(s) of {DATASET} wait" in caplog.text
+    world.active = None
+    steps(hands, 2 + MAX_WAITING // DEFAULT_BATCH_FILES)
+    assert world.held == set()
 
 
 def test_offset_does_not_pass_a_dead_letter_that_is_not_written_yet() -> None:
@@ -285,28 +322,34 @@ def test_loop_ends_when_its_time_is_up_although_the_api_is_away() -> None:
     assert not world.runs
 
 
-def test_listener_looks_at_its_stages_again_until_the_api_is_there(caplog: pytest.LogCaptureFixture) -> None:
+def test_listener_looks_at_its_stages_again_until_the_api_is_there(
+    listen: Callable[[HandOver], None], caplog: pytest.LogCaptureFixture
+) -> None:
     world = World(is_paused=True, failures={"paused": 2})
-    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    listen(hand_over(world))
     assert caplog.text.count("is paused: its files will wait") == len(CONTRACTS)
 
 
-def test_run_made_while_the_clock_was_ahead_is_replaced_by_one_that_starts_now() -> None:
+def test_run_made_while_the_clock_was_ahead_is_replaced_by_one_that_starts_now(
+    listen: Callable[[HandOver], None],
+) -> None:
     world = World(postponed={f"{DATASET}_to_silver": "a.parquet__b1"}, failures={"end_run": 1})
-    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    listen(hand_over(world))
     assert set(world.runs) == {"a.parquet__b1__again"}
     assert world.names() == ["run", "run", "end"]
 
 
 @pytest.mark.parametrize("dag_id", [f"{DATASET}_to_silver", "profiles", "reconcile", "upkeep"])
-def test_task_that_failed_while_the_clock_was_ahead_is_tried_at_once(dag_id: str) -> None:
+def test_task_that_failed_while_the_clock_was_ahead_is_tried_at_once(
+    listen: Callable[[HandOver], None], dag_id: str
+) -> None:
     world = World(tasks={dag_id: ("r1", "a_task", 2)}, failures={"try_now": 1})
-    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    listen(hand_over(world))
     assert world.events == [("try", "r1")]
 
 
 def test_listener_goes_on_looking_for_what_a_late_server_noted_after_the_clock_was_set_back(
-    monkeypatch: pytest.MonkeyPatch,
+    listen: Callable[[HandOver], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World()
     now, reads = [10_000.0], []
@@ -322,17 +365,19 @@ def test_listener_goes_on_looking_for_what_a_late_server_noted_after_the_clock_w
         return []
 
     monkeypatch.setattr(world, "read", read)
-    asyncio.run(hand_over(world).run(time.monotonic() + 0.3))
+    listen(hand_over(world))
     assert world.events == [("try", "r1")]
 
 
-def test_listener_of_gold_leaves_what_is_no_stage_to_that_of_silver() -> None:
+def test_listener_of_gold_leaves_what_is_no_stage_to_that_of_silver(listen: Callable[[HandOver], None]) -> None:
     world = World(tasks={"profiles": ("r1", "a_task", -1)})
-    asyncio.run(hand_over(world, layer=Layer.GOLD).run(time.monotonic() + 0.1))
+    listen(hand_over(world, layer=Layer.GOLD))
     assert world.events == []
 
 
-def test_listener_looks_for_postponed_runs_whenever_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listener_looks_for_postponed_runs_whenever_the_clock_is_set_back(
+    listen: Callable[[HandOver], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World()
     now = [10_000.0]
     monkeypatch.setattr("sluice_listener.handover._clock", lambda: now[0])
@@ -345,12 +390,14 @@ def test_listener_looks_for_postponed_runs_whenever_the_clock_is_set_back(monkey
         return []
 
     monkeypatch.setattr(world, "read", read)
-    asyncio.run(hand_over(world).run(time.monotonic() + 0.1))
+    listen(hand_over(world))
     assert ("end", "a.parquet__b1") in world.events
 
 
-def test_listener_of_gold_asks_for_no_stage_of_a_reference(caplog: pytest.LogCaptureFixture) -> None:
+def test_listener_of_gold_asks_for_no_stage_of_a_reference(
+    listen: Callable[[HandOver], None], caplog: pytest.LogCaptureFixture
+) -> None:
     world = World(is_paused=True)
-    asyncio.run(hand_over(world, layer=Layer.GOLD).run(time.monotonic() + 0.1))
+    listen(hand_over(world, layer=Layer.GOLD))
     with_gold = [name for name, contract in CONTRACTS.items() if contract.gold]
     assert caplog.text.count("is paused: its files will wait") == len(with_gold) < len(CONTRACTS)

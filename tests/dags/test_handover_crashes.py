@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +76,7 @@ class Member:
         self._position += len(found)
         return found
 
-    def hold(self, held: bool) -> None: ...
+    def hold(self, partitions: Collection[int]) -> None: ...
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> bool:
         if self._machine.member is not self:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 from sluice_listener import topic as module
 from sluice_listener.topic import DeadLetters, Message, WorkTopic
 
@@ -21,6 +22,8 @@ class FakeKafka:
         self.sent: list[dict[str, Any]] = []
         self.waiting: list[Any] = []
         self.error: str | None = None
+        self.own = [0, 1, 2]
+        self.paused: set[int] = set()
 
     def get_producer(self) -> FakeKafka:
         return self
@@ -40,6 +43,15 @@ class FakeKafka:
     def consume(self, most: int, timeout: float) -> list[Any]:
         found, self.waiting = self.waiting, []
         return found
+
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition("lake.bronze.work", partition) for partition in self.own]
+
+    def pause(self, places: list[TopicPartition]) -> None:
+        self.paused |= {place.partition for place in places}
+
+    def resume(self, places: list[TopicPartition]) -> None:
+        self.paused -= {place.partition for place in places}
 
 
 class Raw:
@@ -106,3 +118,15 @@ def test_messages_are_read_with_their_headers(kafka: FakeKafka) -> None:
     kafka.waiting = [Raw(None), Raw([("sluice-attempt", b"2")])]
     read = WorkTopic("lake.bronze.work", "kafka", "group").read(0.1)
     assert [message.headers for message in read] == [{}, {"sluice-attempt": "2"}]
+
+
+def test_only_partitions_that_are_to_wait_are_paused_and_again_when_they_come_back(kafka: FakeKafka) -> None:
+    topic = WorkTopic("lake.bronze.work", "kafka", "group")
+    topic.hold({1})
+    assert kafka.paused == {1}
+    # Another member had it meanwhile, so Kafka's client fetches it as if nothing had been said.
+    kafka.paused, kafka.own = set(), [1]
+    topic.hold({1, 2})
+    assert kafka.paused == {1}
+    topic.hold(set())
+    assert kafka.paused == set()

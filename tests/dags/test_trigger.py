@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class FakeTopic:
         self.polling = False
         return []
 
-    def hold(self, held: bool) -> None: ...
+    def hold(self, partitions: Collection[int]) -> None: ...
 
     def commit(self, offsets: Any) -> bool:
         return True
@@ -118,9 +119,14 @@ def test_trigger_ends_though_its_consumer_stands_still_which_is_closed_as_soon_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     goes_on = threading.Event()
-    monkeypatch.setattr(module, "STANDS_STILL", 0.05)
+
+    def read(_: FakeTopic) -> Any:
+        # Looked up by the loop right before this call of it: no other one has so little time.
+        monkeypatch.setattr(module, "STANDS_STILL", 0.05)
+        return lambda timeout: goes_on.wait()
+
+    monkeypatch.setattr(FakeTopic, "read", property(read))
     monkeypatch.setattr(module, "CLOSING", 0.05)
-    monkeypatch.setattr(FakeTopic, "read", lambda self, timeout: goes_on.wait())
     with pytest.raises(ServiceUnavailable, match="stands still"):
         asyncio.run(first_event(listener(60)))
     assert not FakeTopic.made[0].closed.is_set()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contracts.errors import DownloadFailed, ServiceUnavailable, UsageError
-from ingest.fetch import fetch
+from ingest.fetch import current_version, fetch
 from tests.ingest.web import Site, serve
 
 CONTENT = bytes(range(256)) * 1000
@@ -121,6 +122,18 @@ def test_damaged_note_of_the_version_starts_anew(site: Site, tmp_path: Path) -> 
     (tmp_path / "out.json").write_text("{")
     fetch(f"{site.url}/file", tmp_path / "out", pause=0)
     assert (tmp_path / "out").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("value", ["http://user:taken@host:no-port", "ftp://user:taken@host", "socks5://host:1"])
+def test_proxy_that_cannot_be_used_is_told_by_its_variable_and_without_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", value)
+    with pytest.raises(ServiceUnavailable, match="Put it right in ALL_PROXY") as told:
+        fetch("http://tlc.example/file", tmp_path / "out", pause=0)
+    assert "taken" not in told.value.message
+    assert current_version("http://tlc.example/file") == ""
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/file", "no address", "http://", "http://host:port/"])

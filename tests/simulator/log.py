@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from zlib import crc32
 
@@ -206,8 +206,8 @@ class WorkReader:
             return []
         return [Message(r.topic, r.partition, r.offset, r.value, r.key, r.headers) for r in self._member.poll(0, 500)]
 
-    def hold(self, held: bool) -> None:
-        self._held = held
+    def hold(self, partitions: Collection[int]) -> None:
+        self._held = bool(partitions)
 
     def commit(self, offsets: Mapping[Place, int]) -> bool:
         try:

@@ -19,6 +19,7 @@ from spark_jobs.lake import (
     SOURCE_ETAG,
     SOURCE_ID,
     SOURCE_KEY,
+    Made,
     Partition,
     Snapshot,
     SourceRows,
@@ -104,6 +105,13 @@ class View:
     def batches_since(self, moment: datetime) -> set[str]:
         recent = (c.batch_id for c in self._commits if c.about.committed_at >= moment)
         return {batch_id for batch_id in recent if batch_id is not None}
+
+    def made_by(self, snapshot_id: int) -> Made | None:
+        commit = self._at(snapshot_id)
+        return Made(commit.about.parent_id, commit.batch_id)
+
+    def columns_since(self, snapshot_id: int) -> dict[str, str]:
+        return {}
 
     def source_rows(self, snapshot_id: int, keys: Collection[str]) -> dict[str, SourceRows]:
         found = {key: _held(self._of(snapshot_id, key)) for key in keys}
@@ -223,6 +231,9 @@ class Frame:
 
     def union(self, other: Frame) -> Frame:
         return Frame(self._spark, lambda: [*self.make(), *other.make()])
+
+    def unionByName(self, other: Frame, allowMissingColumns: bool = False) -> Frame:
+        return self.union(other)
 
     def changed(self, change: Callable[[FileRowOf], dict[str, Any]]) -> Frame:
         """Each row with some other values."""

@@ -99,6 +99,24 @@ def test_server_that_stays_away_ends_the_whole_backfill(files: list[Wanted], mon
     assert exit_code(found) == 1
 
 
+def test_server_that_is_away_is_not_waited_for_when_the_backfill_is_to_end(files: list[Wanted]) -> None:
+    stopping = threading.Event()
+
+    class AwayLedger(FakeLedger):
+        def story(self, bucket: str, key: str, etag: str) -> FileStory:
+            stopping.set()
+            self.asked.append(key)
+            assert len(self.asked) < 3, "it is asked again and again"
+            raise ServiceUnavailable("The ledger does not answer.")
+
+    found = run(AwayLedger(FakeStore()), files, stopping)
+    assert [(outcome.state, outcome.detail) for outcome in found] == [("under way", "")] + [("not begun", "")] * 3
+    assert exit_code(found) == 130
+    # The other file is the one that tells why.
+    gave_up = Outcome(MONTH, "key", "under way", detail="The ledger does not answer.")
+    assert exit_code([gave_up, *found]) == 1
+
+
 def test_file_that_cannot_be_read_stops_no_other(files: list[Wanted]) -> None:
     assert files[1].path is not None
     files[1].path.unlink()

@@ -57,6 +57,19 @@ def test_too_little_disk_is_found(settings: Settings, monkeypatch: pytest.Monkey
     assert not _find(settings, "disk").ok
 
 
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a ;b", "a\t#b"])
+def test_home_whose_path_would_be_cut_is_found_and_told_in_one_line(tmp_path: Path, name: str) -> None:
+    finding = _find(Settings(home=tmp_path / name, cache=tmp_path), "SLUICE_HOME")
+    assert not finding.ok
+    assert "no comma" in finding.remedy
+    assert len(f"{finding.found} {finding.remedy}".splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a;b", "100 %", "Übung", "it's"])
+def test_home_of_an_unusual_name_is_good(tmp_path: Path, name: str) -> None:
+    assert _find(Settings(home=tmp_path / name, cache=tmp_path), "SLUICE_HOME").ok
+
+
 def test_servers_that_were_not_obtained_are_named(settings: Settings) -> None:
     finding = _find(settings, "servers")
     assert not finding.ok

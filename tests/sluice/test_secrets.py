@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from contracts.settings import Settings, load_settings
-from sluice.secrets import ensure_secrets
+from sluice.secrets import ensure_secrets, write_private
 
 
 @pytest.fixture
@@ -46,6 +48,48 @@ def test_password_that_is_missing_is_added_to_those_that_are_there(home: Path) -
     ensure_secrets(home)
     assert all(_secrets(load_settings()).values())
     assert set(lines[1:]) <= set(path.read_text().splitlines())
+
+
+def test_file_that_lacks_nothing_is_not_written_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ensure_secrets(home).stat()
+    monkeypatch.setattr("sluice.secrets.write_private", lambda *_: pytest.fail("nothing is missing"))
+    assert ensure_secrets(home).stat().st_ino == before.st_ino
+
+
+def test_file_that_others_may_read_is_made_its_owner_s_alone(home: Path) -> None:
+    ensure_secrets(home).chmod(0o644)
+    assert ensure_secrets(home).stat().st_mode & 0o777 == 0o600
+
+
+def test_private_file_is_the_old_one_whole_when_the_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_private(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_private(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_private_file_is_never_seen_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_private(path, "old")
+    sync, seen = os.fsync, []
+
+    def look(descriptor: int) -> None:
+        seen.append(path.read_text())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_private(path, "new")
+    assert (seen, path.read_text()) == (["old"], "new")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_environment_wins_over_the_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -232,3 +234,46 @@ def test_object_deleted_before_it_is_read_is_ignored_and_nothing_is_kept(
     marker = data_preprocessing_job.run(lake, store.lake, store, contract, silver_batch(good, gone))  # type: ignore[arg-type]
     assert {source.key: source.refused for source in marker.sources} == {good.key: None, gone.key: Reason.OBJECT_GONE}
     assert store.copied == []
+
+
+def test_required_column_of_nothing_but_nulls_rejects_each_row_whatever_type_it_has(
+    lake: SparkSession, take: Take
+) -> None:
+    nothing = {"fare_amount": pa.null(), "tpep_pickup_datetime": pa.null()}
+    rows = [trip(fare_amount=None, tpep_pickup_datetime=None)] * 2
+    found = take({"empty": table(*rows, types=nothing)})["empty"]
+    assert (found.refused, found.rows_in, found.rows_accepted, found.rows_rejected) == (None, 2, 0, 2)
+    rejects = lake.table("silver.nyc_yellow_rejects").select("_reason", "_reasons").collect()
+    assert [row["_reason"] for row in rejects] == ["null_pickup_datetime"] * 2
+    assert all("null_fare_amount" in row["_reasons"] for row in rejects)
+
+
+def test_decimal_of_more_digits_than_spark_has_costs_no_other_file_anything(take: Take) -> None:
+    long = pa.decimal256(50, 2)
+    found = take(
+        {
+            "beside": table(trip()).append_column("total_of_all", pa.array([1], long)),
+            "in place of a fare": table(trip(fare_amount=None), types={"fare_amount": long}),
+        }
+    )
+    assert (found["beside"].rows_accepted, found["beside"].left_out) == (1, ("total_of_all",))
+    refused = found["in place of a fare"]
+    assert refused.refused == Reason.WRONG_TYPES
+    assert "fare_amount is of a type that Spark does not read" in (refused.detail or "")
+
+
+def test_decimal_that_is_no_whole_number_is_a_bad_count_and_is_not_cut(lake: SparkSession, take: Take) -> None:
+    kind = {"passenger_count": pa.decimal128(25, 2)}
+    rows = [trip(passenger_count=Decimal("2.00")), trip(passenger_count=Decimal("1.50"))]
+    found = take({"halves": table(*rows, types=kind)})["halves"]
+    assert (found.rows_accepted, dict(found.reasons)) == (1, {"bad_passenger_count": 1})
+    held = lake.table("silver.nyc_yellow").where("_source_key = 'nyc_yellow/halves.parquet'")
+    assert [row["passenger_count"] for row in held.collect()] == [2]
+
+
+def test_nested_column_whose_name_has_a_dot_is_kept_aside(lake: SparkSession, take: Take) -> None:
+    tags = pa.array([["a", "b"]], pa.list_(pa.string()))
+    found = take({"dotted": table(trip()).append_column("tags.list", tags)})["dotted"]
+    assert (found.refused, found.rows_accepted) == (None, 1)
+    held = lake.table("silver.nyc_yellow").where("_source_key = 'nyc_yellow/dotted.parquet'").collect()
+    assert json.loads(held[0]["_rescued"]) == {"tags.list": ["a", "b"]}

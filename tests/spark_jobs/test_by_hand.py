@@ -16,7 +16,8 @@ from tests.ingest.fakes import FakeStore
 
 CONTRACTS = load_contracts(PROJECT / "contracts" / "datasets")
 KEYS = ("nyc_green/2025-01.parquet", "nyc_yellow/2024-12.parquet", "nyc_yellow/2025-01.parquet",
-        "nyc_yellow/2025-02.parquet", "nyc_yellow/notes-2025-01.txt", "taxi_zones/zones.parquet")  # fmt: skip
+        "nyc_yellow/2025-02.parquet", "nyc_yellow/_staging/2025-01.parquet",
+        "nyc_yellow/notes-2025-01.txt", "taxi_zones/zones.parquet")  # fmt: skip
 
 
 def chosen(*datasets: str, year: int | None = None, month: int | None = None, key: str | None = None) -> Any:

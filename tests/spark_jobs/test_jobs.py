@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.dataset import DatasetContract
+from contracts.dataset import DatasetContract, Table
 from contracts.errors import JobFailed
 from contracts.markers import CommitMarker, parse_marker
 from contracts.states import Layer, Reason
@@ -218,6 +218,68 @@ def test_crash_between_the_commits_of_gold_leaves_no_old_day_in_the_aggregate(
     assert [(row.pickup_date, row.trips) for row in aggregate(lake)] == [(PICKUP.date(), 1)]
 
 
+def test_run_that_was_given_up_between_the_commits_of_gold_is_mended_by_the_next_one_of_its_files(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise JobFailed("given up")
+
+    def put(day: int, name: str, number: int) -> WorkItem:
+        start = PICKUP.replace(day=day)
+        row = trip(tpep_pickup_datetime=start, tpep_dropoff_datetime=start + timedelta(minutes=30))
+        item = drop(f"nyc_yellow/{name}.parquet", table(*[row] * number), f"{day}")
+        return to_gold(item, run_silver(lake, store, contract, silver_batch(item)))
+
+    run_gold(lake, store, contract, gold_batch(put(5, "moved", 1)))
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_engineering_job, "_write_aggregate", crash)
+        for day in (6, 7):
+            with pytest.raises(JobFailed):
+                run_gold(lake, store, contract, gold_batch(put(day, "moved", 1)))
+        lost = put(6, "new", 2)
+        with pytest.raises(JobFailed):
+            run_gold(lake, store, contract, gold_batch(lost))
+    last = put(8, "moved", 1)
+    run_gold(lake, store, contract, gold_batch(last))
+    assert {row.pickup_date.day: row.trips for row in aggregate(lake) if row.pickup_date.day != 6} == {8: 1}
+    replayed = lost.model_copy(update={"version": "replay-1"})
+    run_gold(lake, store, contract, gold_batch(replayed))
+    assert {row.pickup_date.day: row.trips for row in aggregate(lake)} == {6: 2, 8: 1}
+
+
+def test_tables_that_gained_columns_since_are_read_with_nulls_in_them(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    def without(table: Table, name: str) -> Table:
+        return table.model_copy(update={"columns": tuple(one for one in table.columns if one.name != name)})
+
+    assert contract.gold is not None
+    gold = contract.gold.model_copy(
+        update={
+            "aggregate": without(contract.aggregate, "tip_share"),
+            "features": without(contract.features, "passenger_count"),
+        }
+    )
+    before = contract.model_copy(update={"gold": gold, "silver": without(contract.silver, "passenger_count")})
+
+    def put(day: int) -> WorkItem:
+        start = PICKUP.replace(day=day)
+        row = trip(tpep_pickup_datetime=start, tpep_dropoff_datetime=start + timedelta(minutes=30))
+        item = drop(f"nyc_yellow/{day}.parquet", table(row), "1")
+        return to_gold(item, run_silver(lake, store, before, silver_batch(item)))
+
+    items = [put(day) for day in (5, 6)]
+    run_gold(lake, store, before, gold_batch(*items))
+    # Silver gets the column with its next commit; gold is asked for before.
+    for column in contract.silver.columns:
+        if column.name == "passenger_count":
+            lake.sql(f"ALTER TABLE {TABLES[0]} ADD COLUMNS (`{column.name}` {column.type})")
+    run_gold(lake, store, contract, gold_batch(items[0].model_copy(update={"version": "again"})))
+    assert {row.pickup_date.day: row.tip_share is None for row in aggregate(lake)} == {5: False, 6: True}
+    counts = lake.table("gold.nyc_yellow_features").select("passenger_count").collect()
+    assert [row[0] for row in counts] == [None, None]
+
+
 @pytest.mark.parametrize("by_day", [False, True], ids=["month", "partitions-of-an-earlier-version"])
 def test_correction_of_one_day_keeps_the_other_days_of_its_month(
     lake: SparkSession,
@@ -288,6 +350,16 @@ def test_rows_of_the_warm_up_pass_the_rules_so_that_features_are_warmed_too(
     item = drop("nyc_yellow/rows_2020-01.parquet", _made_up(contract, max(_ROUNDS)))
     source = run_silver(lake, store, contract, silver_batch(item)).sources[0]
     assert source.rows_accepted == source.rows_in > 0
+
+
+def test_gold_by_hand_of_a_file_that_silver_does_not_hold_says_so(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, drop: Drop
+) -> None:
+    run_silver(lake, store, contract, silver_batch(drop("nyc_yellow/there.parquet", table(trip()))))
+    missing = drop("nyc_yellow/missing.parquet", table(trip()))
+    assert missing.rows is None
+    marker = run_gold(lake, store, contract, gold_batch(missing))
+    assert (marker.sources[0].refused, marker.sources[0].rows_in) == (Reason.SUPERSEDED, None)
 
 
 def test_work_for_a_version_that_silver_no_longer_holds_leaves_gold_alone(

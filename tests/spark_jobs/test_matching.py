@@ -68,6 +68,12 @@ def test_stand_in_that_holds_nothing_by_the_files_word_is_there_all_the_same() -
     assert isinstance(match("longitude", "latitude", "fare", latitude="null"), Layout)
 
 
+def test_column_that_a_file_may_not_lack_and_has_without_a_type_is_empty_and_no_other_is() -> None:
+    assert match("zone", "fare", "latitude", fare="null", latitude="null").empty == ("fare",)
+    assert match("longitude", "latitude", "zone", "fare", zone="null").empty == ()
+    assert match("zone", "fare").empty == ()
+
+
 def test_derived_column_is_not_looked_for() -> None:
     layout = match("zone", "fare", "borough")
     assert "borough" not in sources(layout)

@@ -79,6 +79,14 @@ def test_packs_across_the_same_keys_are_cut_anew_before_they_are_too_many() -> N
     assert cut_anew(packs, letters(LEAST)) == packs
 
 
+def test_packs_that_follow_one_another_are_left_as_they_are_however_many_they_are() -> None:
+    row = [pack(f"{number:02}", f"{number:02}~") for number in range(60)]
+    chosen = [loose(f"{number:02}x") for number in range(0, 60, 7)]
+    assert cut_anew(row, chosen) == []
+    crowd = [pack("30", "31", PACK_BYTES + number) for number in range(MOST_ACROSS - 1)]
+    assert cut_anew([*row, *crowd], chosen) == [row[30], *crowd, row[31]]
+
+
 def test_files_of_a_pack_have_their_share_of_its_bytes() -> None:
     held = {"pack-a-d": {"a": SourceRows(30, frozenset("1")), "d": SourceRows(10, frozenset("2"))}}
     found = sources_of([loose("b")], [pack("a", "d", 400)], held)

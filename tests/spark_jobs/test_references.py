@@ -12,10 +12,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from contracts.dataset import DatasetContract
+from contracts.loading import load_contract
+from contracts.settings import PROJECT
 from contracts.states import Layer
 from contracts.work import WorkItem
 from ingest.csv_files import csv_to_parquet
 from spark_jobs import data_preprocessing_job, feature_engineering_job
+from spark_jobs.references import References
 from tests.spark_jobs.conftest import TAXI, JobStore, gold_batch, silver_batch
 from tests.spark_jobs.trips import table, trip
 
@@ -62,6 +65,18 @@ def test_trips_get_the_names_of_their_zones_in_features_and_aggregate(
     unknown = (None, None, "Manhattan", "Times Sq/Theatre District", None)
     assert features(lake) == [unknown, queens, queens]
     assert aggregate(lake) == [(7, None, None, 1), (132, "Queens", "JFK Airport", 2)]
+
+
+def test_two_lookups_may_be_by_the_same_column(lake: SparkSession, store: JobStore, drop_zones: Any) -> None:
+    drop_zones(JFK)
+    contract = load_contract(PROJECT / "contracts" / "datasets" / "nyc_yellow.yaml")
+    pickup = next(lookup for lookup in contract.references if lookup.by == "pickup_location_id")
+    each = [pickup.model_copy(update={"columns": {name: source}}) for name, source in pickup.columns.items()]
+    references = References(lake, store.lake, contract.model_copy(update={"references": tuple(each)}))
+    trips = lake.createDataFrame([(132,), (7,)], "pickup_location_id int")
+    joined = references.join(trips, ("pickup_borough", "pickup_zone")).orderBy("pickup_location_id")
+    assert joined.columns == ["pickup_location_id", *pickup.columns]
+    assert [tuple(row)[1:] for row in joined.collect()] == [(None, None), ("Queens", "JFK Airport")]
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["never-dropped", "without-rows"])

@@ -17,6 +17,8 @@ from tests.servers import SECRETS, running_spark_connect, settings_in
 from tests.spark_jobs.conftest import ZONES, Catalog
 from tests.tls import make_certificates, terminating_tls
 
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+
 TOKEN = "token-for-tests-4711"
 WRONG = "token-of-somebody-else"
 DATASET = "trips_elsewhere"
@@ -48,7 +50,7 @@ class Remote:
             del environment[TRUSTED]
         return subprocess.run(
             [sys.executable, "-W", "ignore", *command],
-            env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False,
+            env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
 
 
@@ -75,7 +77,6 @@ def remote(servers: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
         )
 
 
-@pytest.mark.services
 def test_jobs_run_on_the_other_server_and_its_token_is_in_no_log(remote: Remote, catalog: Catalog) -> None:
     """The warm-up makes tables and takes rows through both jobs."""
     counted = remote.run("-c", QUERY, token=TOKEN)
@@ -91,7 +92,6 @@ def test_jobs_run_on_the_other_server_and_its_token_is_in_no_log(remote: Remote,
     assert TOKEN not in counted.stdout + counted.stderr + warm.stdout + warm.stderr + log
 
 
-@pytest.mark.services
 @pytest.mark.parametrize("token", [WRONG, None], ids=["wrong", "none"])
 def test_other_server_lets_nobody_in_without_its_token(remote: Remote, token: str | None) -> None:
     refused = remote.run("-c", QUERY, token=token)
@@ -101,7 +101,6 @@ def test_other_server_lets_nobody_in_without_its_token(remote: Remote, token: st
     assert WRONG not in refused.stdout + refused.stderr
 
 
-@pytest.mark.services
 def test_server_with_a_certificate_of_an_unknown_authority_is_not_spoken_to(remote: Remote) -> None:
     refused = remote.run("-c", QUERY, token=TOKEN, trusting=False)
     assert refused.returncode != 0

@@ -173,6 +173,21 @@ def test_job_that_began_before_its_file_was_packed_cannot_commit_and_others_can(
     assert count_by_key(lake, SILVER) == COUNTS
 
 
+def test_values_of_a_column_that_the_contract_no_longer_names_stay(
+    lake: SparkSession, store: JobStore, contract: DatasetContract, items: list[WorkItem], drop: Drop
+) -> None:
+    columns = tuple(column for column in contract.silver.columns if column.name != "airport_fee")
+    fewer = contract.model_copy(update={"silver": contract.silver.model_copy(update={"columns": columns})})
+    before = rows(lake, SILVER)
+    look_after(lake, store, fewer)
+    assert rows(lake, SILVER) == before
+    new = drop(items[3].key, table(trip()), "2")
+    run_silver(lake, store, fewer, silver_batch(new))
+    fees = {row["_source_key"]: row["airport_fee"] for row in lake.table(SILVER).collect()}
+    assert fees.pop(new.key) is None
+    assert None not in fees.values()
+
+
 def test_upkeep_that_was_overtaken_changes_nothing(
     lake: SparkSession,
     store: JobStore,

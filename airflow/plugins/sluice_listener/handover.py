@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from consumers.batching import Gatherer, run_conf, run_note
@@ -47,7 +47,7 @@ class Topic(Protocol):
     """What the loop needs of `topic.WorkTopic`."""
 
     def read(self, timeout: float) -> list[Message]: ...
-    def hold(self, held: bool) -> None: ...
+    def hold(self, partitions: Collection[int]) -> None: ...
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> bool: ...
 
 
@@ -120,11 +120,16 @@ class HandOver:
 
     async def step(self) -> None:
         """One round: read, hand over what may go, commit what was handed over."""
-        await self._call(self._topic.hold, self._gatherer.full)
+        crowded = self._gatherer.crowded
+        for dataset, waiting in crowded.items():
+            self._say(
+                f"{dataset} waits", f"{waiting:,} file(s) of {dataset} wait; no more are read until some have gone."
+            )
+        await self._call(self._topic.hold, self._gatherer.partitions_of(crowded))
         messages = await self._call(self._topic.read, POLL)
         while messages:
             full = [await self._take(message) for message in messages]
-            more = any(full) and not self._gatherer.full
+            more = any(full) and not self._gatherer.crowded
             messages = await self._call(self._topic.read, FOLLOWS) if more else []
         # By now each message is in the gatherer, or durable in the dead-letter topic.
         await self._hand_over_all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from airflow.providers.apache.kafka.hooks.consume import KafkaConsumerHook
 from airflow.providers.apache.kafka.hooks.produce import KafkaProducerHook
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from consumers.dead_letters import make_letter
+from consumers.dead_letters import MAX_TEXT, make_letter
 from consumers.headers import text_headers
 from contracts.errors import ServiceUnavailable
 
@@ -69,7 +69,7 @@ class WorkTopic:
 
     def __init__(self, topic: str, connection_id: str, group: str) -> None:
         self._consumer = GroupConsumerHook([topic], connection_id, group).get_consumer()
-        self._held = False
+        self._held: frozenset[int] = frozenset()
 
     def read(self, timeout: float) -> list[Message]:
         """Wait up to `timeout` seconds for a message, then take along what is there already.
@@ -86,12 +86,17 @@ class WorkTopic:
             if not self._is_error(raw)
         ]
 
-    def hold(self, held: bool) -> None:
-        """Stop or resume fetching, while `read` keeps the membership alive."""
-        if held != self._held:
-            partitions = self._consumer.assignment()
-            (self._consumer.pause if held else self._consumer.resume)(partitions)
-            self._held = held
+    def hold(self, partitions: Collection[int]) -> None:
+        """Fetch nothing of some partitions, and of the others as always, while `read` keeps the membership alive."""
+        if not partitions and not self._held:
+            return
+        own = self._consumer.assignment()
+        # Said anew each time: a partition that went away and came back is fetched from again.
+        if paused := [place for place in own if place.partition in partitions]:
+            self._consumer.pause(paused)
+        if free := [place for place in own if place.partition in self._held and place.partition not in partitions]:
+            self._consumer.resume(free)
+        self._held = frozenset(partitions)
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> bool:
         """Commit the next offsets to read. False when the group refused: their messages come again."""
@@ -136,7 +141,7 @@ class DeadLetters:
         self._producer.produce(
             self._topic,
             value=letter.model_dump_json().encode(),
-            key=message.key,
+            key=None if message.key is None else message.key[:MAX_TEXT],
             headers=letter.headers,
             on_delivery=lambda error, _: failures.append(str(error)) if error else None,
         )
