@@ -147,6 +147,9 @@ def write_secrets(folder: Path) -> None:
             if not path.exists() or path.read_text("utf-8") != text:
                 write_private(path, text)
             _own(path, part, folder)
+        # Containers come in as users of their own, whatever umask the folder was made with; its files are theirs alone.
+        if part.uid is not None and (mode := (folder / name).stat().st_mode) & 0o011 != 0o011:
+            (folder / name).chmod(mode & 0o777 | 0o011)
     if settings.ca_file is not None:
         _write_certificates(folder)
 

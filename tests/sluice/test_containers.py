@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_a_second_start_changes_no_file(folder: Path) -> None:
 def test_files_are_for_their_owner_alone(folder: Path) -> None:
     write_secrets(folder)
     assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o600}
+
+
+def test_containers_reach_their_files_whatever_the_umask_was(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_secrets(tmp_path)
+    finally:
+        os.umask(before)
+    for name, part in PARTS.items():
+        if part.uid is not None:
+            assert (tmp_path / name).stat().st_mode & 0o777 == 0o711, name
 
 
 def test_the_address_of_a_spark_elsewhere_goes_to_those_who_reach_it(folder: Path) -> None:
