@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 wrong usage, 3 not running, 4 the file ended in quarantine
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -124,6 +125,8 @@ def choose(
     # Whoever speaks HTTP reads it and hands it on: health checks, gRPC, Airflow's tasks, Java's S3 client. Some know
     # one spelling only.
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = past_proxies(os.environ)
+    # A command says once, in a line of its own, that Postgres does not answer.
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 
 def past_proxies(environment: Mapping[str, str]) -> str:

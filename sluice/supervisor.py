@@ -149,6 +149,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "SLUICE_CACHE": str(settings.cache),
         "SLUICE_CONTRACTS_DIR": str(settings.contracts_dir),
         **({"SLUICE_SECRETS_FILE": str(Path(secrets).absolute())} if secrets else {}),
+        # Java takes the names of files for what the locale can write.
+        **({"LC_ALL": "C.UTF-8"} if os.environ.get("LC_ALL") in ("C", "POSIX") else {}),
     }
 
 

@@ -140,6 +140,12 @@ def test_file_name_does_not_matter(mixture: Mixture, query: Query, name: str) ->
     assert_accounted(query, (mixture[name][1], 120))
 
 
+def test_file_alone_in_its_run_may_have_a_name_that_no_run_may_have(
+    put: Drop, month: MakeMonth, query: Query, unique: str
+) -> None:
+    assert_accounted(query, (put(f"nyc_yellow/{unique}/scheduled__2025-04..parquet", month(60, seed=21)), 60))
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_file_is_quarantined_with_its_reason_and_kept(mixture: Mixture, s3: Any, stack: Stack, name: str) -> None:
     body, story = mixture[name]

@@ -194,10 +194,7 @@ def aggregate_is_not_made_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def days_of_the_old_rows_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    def touched(spark: Any, contract: Any, batch: Any, commit: Any, features: Any) -> Any:
-        return sorted(features.days(commit.snapshot_id, [item.key for item in batch.items], contract.aggregate_by))
-
-    patch.setattr(gold, "_touched", touched)
+    patch.setattr(gold, "_snapshots", lambda commit, features, aggregate: [commit.snapshot_id])
 
 
 def damaged_file_is_not_found(patch: pytest.MonkeyPatch) -> None:

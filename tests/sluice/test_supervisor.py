@@ -64,10 +64,11 @@ def test_folder_of_another_user_is_refused(settings: Settings, monkeypatch: pyte
         supervisor.run_folder(settings)
 
 
-def test_services_inherit_paths_that_hold_in_any_folder(
+def test_services_inherit_paths_that_hold_in_any_folder_and_a_locale_that_can_write_any_name(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LC_ALL", "C")
     for name in ("SLUICE_HOME", "SLUICE_CACHE", "SLUICE_CONTRACTS_DIR", "SLUICE_SECRETS_FILE"):
         monkeypatch.setenv(name, f"below/{name.lower()}")
     inherited: dict[str, str] = {}
@@ -80,3 +81,4 @@ def test_services_inherit_paths_that_hold_in_any_folder(
     supervisor.start(load_settings())
     for name in ("SLUICE_HOME", "SLUICE_CACHE", "SLUICE_CONTRACTS_DIR", "SLUICE_SECRETS_FILE"):
         assert inherited[name] == str(tmp_path / "below" / name.lower())
+    assert inherited["LC_ALL"] == "C.UTF-8"
