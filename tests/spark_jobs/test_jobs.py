@@ -359,7 +359,7 @@ def test_gold_by_hand_of_a_file_that_silver_does_not_hold_says_so(
     missing = drop("nyc_yellow/missing.parquet", table(trip()))
     assert missing.rows is None
     marker = run_gold(lake, store, contract, gold_batch(missing))
-    assert (marker.sources[0].refused, marker.sources[0].rows_in) == (Reason.SUPERSEDED, None)
+    assert (marker.snapshot_id, marker.sources[0].refused) == (None, Reason.SUPERSEDED)
 
 
 def test_work_for_a_version_that_silver_no_longer_holds_leaves_gold_alone(
