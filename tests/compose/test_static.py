@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts.settings import PROJECT, USUAL_PORTS
+from contracts.settings import PROJECT, USUAL_PORTS, Settings
+from sluice.airflow_config import airflow_environment
 from sluice.containers import PARTS, SERVICES
 from sluice.postgres_server import tuning
 from sluice.secrets import SECRETS
@@ -263,3 +264,19 @@ def test_shell_scripts_pass_the_linter() -> None:
 
 def _checked(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(TOOLS / tool), *arguments], capture_output=True, text=True, check=False)
+
+
+def test_each_setting_of_how_long_what_is_kept_reaches_the_containers_and_is_the_same_by_default() -> None:
+    kept = {name: field.default for name, field in Settings.model_fields.items() if name.endswith("_retention_days")}
+    assert len(kept) == 3
+    for part in ("bootstrap", "airflow-worker"):
+        environment = PARTS_OF_STACK[part]["environment"]
+        for name, days in kept.items():
+            variable = f"SLUICE_{name.upper()}"
+            assert environment[variable] == f"${{{variable}:-{days}}}"
+
+
+def test_task_that_waits_for_a_worker_is_never_failed_for_that() -> None:
+    environment = airflow_environment(Settings(redis_address="valkey:6379"))
+    # Airflow looks after ten minutes at the earliest: 19 years.
+    assert int(environment["AIRFLOW__SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES"]) * 600 > 19 * 365 * 86_400
