@@ -109,7 +109,8 @@ _CHOSEN = {
     " WHERE batch_id = %(batch)s)",
 }
 # One object after the other, by its name: Postgres cannot know how many files wait, and would look through all of them
-# for each event. IS TRUE keeps it from the index of states.
+# for each event. IS TRUE keeps it from the index of states; the first one is that of the index `files_waiting`, without
+# which it would read all versions that an object ever had.
 _SUPERSEDE = """
 WITH waiting AS (
     SELECT n.*, a.etag AS newer
@@ -117,7 +118,7 @@ WITH waiting AS (
     CROSS JOIN LATERAL (
         SELECT bucket, key, etag FROM ledger.files o
         WHERE o.bucket = a.bucket AND o.key = a.key AND o.sequencer < a.sequencer AND o.etag <> a.etag
-          AND (o.state = '{waiting}') IS TRUE FOR UPDATE) n),
+          AND (o.state IN ('received', 'running')) IS TRUE AND (o.state = '{waiting}') IS TRUE FOR UPDATE) n),
 old AS (
     UPDATE ledger.files f SET state = 'ignored', reason = 'superseded', updated_at = now(),
            detail = 'Version ' || w.newer || ' was written later.'

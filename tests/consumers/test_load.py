@@ -21,6 +21,7 @@ from consumers.rows import Changes, KnownFiles
 from consumers.watched_contracts import WatchedContracts
 from contracts.events import BucketEvent
 from contracts.settings import PROJECT
+from contracts.states import Reason
 from tests.consumers.samples import body, message, planned, put
 
 POLL = 50
@@ -78,6 +79,31 @@ def test_events_read_few_rows_of_a_ledger_that_grew_since_their_statements_were_
     drop(ledger, again(events)[:arriving])
     after = rows_read(ledger, "ledger.files") + rows_read(ledger, "ledger.history")
     assert after - before < 20 * POLL
+
+
+@pytest.mark.services
+def test_event_of_an_object_that_was_overwritten_all_the_time_reads_few_of_its_versions(
+    ledger: Ledger, ledger_url: str
+) -> None:
+    key = "nyc_yellow/latest.parquet"
+    with psycopg.connect(ledger_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO ledger.files (bucket, key, etag, dataset, state, size, sequencer)"
+            " SELECT 'bronze', %s, n, 'nyc_yellow', 'done', 1, lpad(n::text, 32, '0')"
+            " FROM generate_series(1, 20000) n",
+            (key,),
+        )
+        connection.execute("ANALYZE ledger.files")  # as autovacuum does
+    first = put(key=key, etag="a", sequencer="F0000")
+    drop(ledger, [first])
+    before = rows_read(ledger, "ledger.files")
+    second = put(key=key, etag="b", sequencer="F0001")
+    drop(ledger, [second])
+    assert rows_read(ledger, "ledger.files") - before < 100
+    with Ledger(ledger_url) as other:
+        story = other.story("bronze", key, "a")
+    assert story is not None
+    assert story.reason == Reason.SUPERSEDED
 
 
 @pytest.mark.services
