@@ -43,6 +43,8 @@ class Gatherer:
         """Messages that still hold waiting items -> how many."""
         self._seen: dict[tuple[str, int], int] = {}
         """(topic, partition) -> highest offset that was added."""
+        self._came_by: dict[str, set[int]] = {}
+        """Dataset -> partitions that its messages came by; one, by their key."""
 
     @property
     def waiting(self) -> int:
@@ -55,9 +57,8 @@ class Gatherer:
         return {name: len(waiting) for name, waiting in self._waiting.items() if len(waiting) >= self._max_waiting}
 
     def partitions_of(self, datasets: Iterable[str]) -> set[int]:
-        """The partitions that the waiting files of some datasets came by; a dataset's messages are in one."""
-        entries = (entry for dataset in datasets for entry in self._waiting[dataset].values())
-        return {partition for entry in entries for _, partition, _ in entry.places}
+        """The partitions that the files of some datasets came by."""
+        return set().union(*(self._came_by[dataset] for dataset in datasets))
 
     def add(
         self, message: WorkMessage, topic: str, partition: int, offset: int, skip: Collection[WorkItem] = ()
@@ -76,6 +77,7 @@ class Gatherer:
         if place in self._open:
             return
         self.pass_over(topic, partition, offset)
+        self._came_by.setdefault(message.dataset, set()).add(partition)
         waiting = self._waiting.setdefault(message.dataset, {})
         for item in message.items:
             if item in skip:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from contracts.dataset import hidden_part
 from contracts.errors import BadManifest
 from contracts.events import MAX_KEY_BYTES
 
@@ -33,11 +34,9 @@ class ManifestFile(BaseModel):
     @field_validator("name")
     @classmethod
     def _can_come(cls, name: str) -> str:
-        if len(name.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
-            raise ValueError(f"it is longer than the {MAX_KEY_BYTES:,} bytes that a key can have")
         if "/" in name or "\0" in name:
             raise ValueError("the last part of a key was expected, without '/' and NUL")
-        if name.startswith(("_", ".")):
+        if hidden_part(name) is not None:
             raise ValueError("names that begin with '_' or '.' are work files, which are never taken in")
         return name
 
@@ -75,7 +74,9 @@ def parse_manifest(value: bytes, folder: str = "") -> Manifest:
         manifest = Manifest.model_validate_json(value)
         for file in manifest.files:
             if len(f"{folder}{file.name}".encode()) > MAX_KEY_BYTES:
-                raise BadManifest(f"{file.name[:60]!r}… in {folder!r} is longer than the 1,024 bytes of a key.")
+                raise BadManifest(
+                    f"{file.name[:60]!r}… in {folder!r} is longer than the {MAX_KEY_BYTES:,} bytes of a key."
+                )
         return manifest
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)

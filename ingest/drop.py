@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from contracts.dataset import DatasetContract
+from contracts.dataset import DatasetContract, hidden_part
 from contracts.errors import UsageError
 from contracts.landing import is_csv, landed_name
 from contracts.loading import get_contract
@@ -101,7 +101,7 @@ def _check_key(key: str, contract: DatasetContract) -> None:
     if size > MAX_KEY_BYTES:
         raise UsageError(f"The key has {size} bytes; at most {MAX_KEY_BYTES} fit. Choose a shorter one with --key.")
     # Spark and Hadoop skip such names, so the router ignores them.
-    if any(part.startswith(("_", ".")) for part in key.split("/")):
+    if hidden_part(key) is not None:
         raise UsageError(f"The key {key!r} has a part that begins with '_' or '.'. Choose another with --key.")
     if not contract.accepts(key) and not contract.is_manifest(key):
         hint = " A CSV is put as parquet." if is_csv(key) else ""

@@ -181,14 +181,13 @@ def _snapshots(commit: Snapshot, features: LakeTable, aggregate: LakeTable) -> l
     The aggregate still has the rows from before a batch that was given up between its two commits, and no other batch
     than the next one of the same files takes them back.
     """
-    found, before = [commit.snapshot_id], commit.parent_id
+    found, at = [commit.snapshot_id], commit.parent_id
     done = aggregate.batches_since(datetime.fromtimestamp(0, UTC))
-    while before is not None:
-        found.append(before)
-        # Upkeep's commits, which are of no batch, change no row.
-        while (made := features.made_by(before)) is not None and made.batch_id is None and made.parent_id is not None:
-            before = made.parent_id
-        before = None if made is None or made.batch_id in done else made.parent_id
+    while at is not None:
+        found.append(at)
+        before = features.snapshot(at)
+        # Past upkeep's commits, which are of no batch.
+        at = None if before is None or before.batch_id in done else before.parent_id
     return found
 
 

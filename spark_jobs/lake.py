@@ -67,15 +67,8 @@ class Snapshot:
     added_rows: int | None
     """Rows that its batch wrote; None where it carried others along, so that its summary does not tell."""
     removed_rows: int = 0
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a snapshot was made of."""
-
-    parent_id: int | None
-    batch_id: str | None
-    """None: no batch made it, but upkeep or a person."""
+    batch_id: str | None = None
+    """Whose commit it is; None: upkeep's, or a person's."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +147,10 @@ class LakeTable:
         own = [found for found in self._metadata.snapshots if _summary(found).get(by) == batch_id]
         return _snapshot(max(own, key=lambda found: found.sequence_number or 0)) if own else None
 
-    def made_by(self, snapshot_id: int) -> Made | None:
-        """What a snapshot was made of; None when it has expired."""
+    def snapshot(self, snapshot_id: int) -> Snapshot | None:
+        """The snapshot of an id; None when it has expired."""
         found = self._metadata.snapshot_by_id(snapshot_id)
-        return Made(found.parent_snapshot_id, _summary(found).get(BATCH_PROPERTY)) if found else None
+        return _snapshot(found) if found else None
 
     def columns_since(self, snapshot_id: int) -> dict[str, str]:
         """The columns that the table has gained since a snapshot, with their types, as Spark calls them."""
@@ -498,4 +491,5 @@ def _snapshot(found: IcebergSnapshot) -> Snapshot:
         committed_at=datetime.fromtimestamp(found.timestamp_ms / 1000, UTC),
         added_rows=None if CARRIED_PROPERTY in _summary(found) else int(_summary(found).get("added-records", "0")),
         removed_rows=int(_summary(found).get("deleted-records", "0")),
+        batch_id=_summary(found).get(BATCH_PROPERTY),
     )

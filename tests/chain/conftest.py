@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,14 @@ from sluice.query import run_query
 from tests.conftest import Stack, tails
 
 WAIT_SECONDS = 420.0
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    """Wait until something holds; what that is is told when it does not within `WAIT_SECONDS`."""
+    limit = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert time.monotonic() < limit, what
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

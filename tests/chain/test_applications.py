@@ -18,8 +18,7 @@ from contracts.settings import HOST, PROJECT
 from contracts.states import FileState
 from contracts.story import FileStory
 from tests.chain.accounting import assert_accounted
-from tests.chain.conftest import Drop, Query, month_of
-from tests.chain.test_exactly_once import wait_until
+from tests.chain.conftest import Drop, Query, month_of, wait_until
 from tests.conftest import Stack, write_variant
 from tests.servers import Listening, listening
 

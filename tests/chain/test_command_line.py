@@ -12,8 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.chain.conftest import MakeMonth
-from tests.chain.test_exactly_once import wait_until
+from tests.chain.conftest import MakeMonth, wait_until
 from tests.conftest import Stack
 from tests.servers import listening
 

@@ -18,8 +18,7 @@ from ingest.store import store_for
 from sluice.files import wait_for_end
 from spark_jobs.lake import open_lake
 from tests.chain.accounting import assert_accounted
-from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text
-from tests.chain.test_exactly_once import wait_until
+from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, sql_text, wait_until
 from tests.conftest import IN_SETS, Stack, write_variant
 
 pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from calendar import monthrange
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
@@ -31,18 +30,11 @@ from spark_jobs import tables
 from spark_jobs.lake import open_lake
 from spark_jobs.session import connect_session
 from tests.chain.accounting import ROW_TABLES, assert_accounted, assert_zone_hour_agrees, content
-from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text
+from tests.chain.conftest import WAIT_SECONDS, Drop, DropAll, MakeMonth, Query, sql_text, wait_until
 from tests.conftest import CONNECT_MODE, TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 MONTH = 2025, 2
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    limit = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < limit, what
-        time.sleep(0.2)
 
 
 def caught_up(stack: Stack) -> bool:

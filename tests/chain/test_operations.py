@@ -16,8 +16,7 @@ from contracts.settings import PROJECT
 from contracts.states import FileState, Reason
 from ingest.generator import generate_month
 from sluice.files import wait_for_end
-from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth
-from tests.chain.test_exactly_once import wait_until
+from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, wait_until
 from tests.chain.test_references import write_zones
 from tests.conftest import Stack
 from tests.documents import resolve, shell_lines, sluice_commands

@@ -18,9 +18,8 @@ from contracts.markers import CommitMarker, SourceResult
 from contracts.states import FileState, Layer
 from contracts.work import WorkItem, WorkMessage
 from ingest.store import store_for
-from tests.chain.conftest import Drop, MakeMonth
+from tests.chain.conftest import Drop, MakeMonth, wait_until
 from tests.chain.test_bad_input import dead_letter_of
-from tests.chain.test_exactly_once import wait_until
 from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]

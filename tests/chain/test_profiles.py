@@ -9,8 +9,7 @@ import pytest
 
 from ingest.generator import generate_month
 from tests.browser import look_at
-from tests.chain.conftest import Drop, Query, sql_text
-from tests.chain.test_exactly_once import wait_until
+from tests.chain.conftest import Drop, Query, sql_text, wait_until
 from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.beside, pytest.mark.timeout(900)]

@@ -26,8 +26,8 @@ from sluice.files import wait_for_end
 from sluice.replaying import plan
 from spark_jobs.lake import open_lake
 from tests.chain.accounting import assert_accounted, content
-from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query
-from tests.chain.test_exactly_once import _state, _told_of, caught_up, wait_until
+from tests.chain.conftest import WAIT_SECONDS, Drop, MakeMonth, Query, wait_until
+from tests.chain.test_exactly_once import _state, _told_of, caught_up
 from tests.conftest import TWIN, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.alone, pytest.mark.timeout(900)]

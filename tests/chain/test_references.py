@@ -10,8 +10,8 @@ import pytest
 
 from consumers.ledger import Ledger
 from contracts.states import FileState
-from tests.chain.conftest import Drop, MakeMonth, Query, sql_text
-from tests.chain.test_exactly_once import caught_up, wait_until
+from tests.chain.conftest import Drop, MakeMonth, Query, sql_text, wait_until
+from tests.chain.test_exactly_once import caught_up
 from tests.conftest import REAL_FILES, Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.every_file, pytest.mark.timeout(1500)]

@@ -14,8 +14,7 @@ import pytest
 from ingest.store import store_for
 from spark_jobs.lake import open_lake
 from tests.chain.accounting import ROW_TABLES, assert_zone_hour_agrees, content
-from tests.chain.conftest import Drop, DropAll, MakeMonth, Query, sql_text
-from tests.chain.test_exactly_once import wait_until
+from tests.chain.conftest import Drop, DropAll, MakeMonth, Query, sql_text, wait_until
 from tests.chain.test_privileges import airflow
 from tests.conftest import TWIN, Stack
 

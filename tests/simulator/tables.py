@@ -19,7 +19,6 @@ from spark_jobs.lake import (
     SOURCE_ETAG,
     SOURCE_ID,
     SOURCE_KEY,
-    Made,
     Partition,
     Snapshot,
     SourceRows,
@@ -52,7 +51,7 @@ class Commit:
     @property
     def batch_id(self) -> str | None:
         """None of upkeep's."""
-        return self.properties.get(BATCH_PROPERTY)
+        return self.about.batch_id
 
 
 class Table:
@@ -106,9 +105,8 @@ class View:
         recent = (c.batch_id for c in self._commits if c.about.committed_at >= moment)
         return {batch_id for batch_id in recent if batch_id is not None}
 
-    def made_by(self, snapshot_id: int) -> Made | None:
-        commit = self._at(snapshot_id)
-        return Made(commit.about.parent_id, commit.batch_id)
+    def snapshot(self, snapshot_id: int) -> Snapshot:
+        return self._at(snapshot_id).about
 
     def columns_since(self, snapshot_id: int) -> dict[str, str]:
         return {}
@@ -315,6 +313,7 @@ class Writer:
             committed_at=self._spark.world.now,
             added_rows=None if CARRIED_PROPERTY in self._properties else len(rows),
             removed_rows=sum(len(own) for part, own in before.items() if part in partitions),
+            batch_id=self._properties.get(BATCH_PROPERTY),
         )
         table.commits.append(Commit(about, self._properties, content, touched, tuple(rows), frozenset(partitions)))
         self._spark.world.counts["commits"] += 1
